@@ -1,0 +1,81 @@
+/* packet: one inner IP packet as bytes: is it well formed, where are its parts, and what do we answer to it?
+ *
+ * Owns validation of IPv4 and IPv6 headers, finishing a checksum that the kernel left partial, building ICMP errors and
+ * cutting a packet into fragments. Pure: no fd, no allocation, no clock. It must not know sockets, routes or peers.
+ */
+#ifndef UDPB_PACKET_H
+#define UDPB_PACKET_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define PACKET_MIN_BYTES 20 /* the shortest IPv4 packet (RFC 791) */
+#define PACKET_MAX_BYTES 65535
+#define PACKET_HEADER_MAX_BYTES 60 /* IPv4 with all options */
+#define PACKET_ICMP_MAX_BYTES 576  /* RFC 1812, 4.3.2.3: an ICMP error is no longer than this */
+
+/* What is wrong with a packet. Each but PACKET_OK has its own drop counter in each direction. */
+enum packet_fault {
+	PACKET_OK = 0,
+	PACKET_SHORT,           /* fewer bytes than the fixed header of its version */
+	PACKET_VERSION,         /* first nibble neither 4 nor 6 */
+	PACKET_HEADER_LENGTH,   /* IPv4: IHL under 5, or the header is longer than the packet */
+	PACKET_TOTAL_LENGTH,    /* total length field differs from the number of bytes */
+	PACKET_HEADER_CHECKSUM, /* IPv4 header checksum is wrong */
+};
+
+/* A validated packet. The pointers are borrowed: they point into the bytes that were parsed. */
+struct packet {
+	const uint8_t *bytes;
+	uint32_t length;        /* of the whole packet, in bytes */
+	uint16_t header_bytes;  /* IPv4: with options; IPv6: the fixed 40, extension headers not counted */
+	uint8_t version;        /* 4 or 6 */
+	uint8_t protocol;       /* IPv4 protocol; IPv6 next header of the fixed header */
+	bool dont_fragment;     /* IPv4 DF; always true for IPv6 */
+	const uint8_t *source;  /* 4 or 16 bytes in network order */
+	const uint8_t *destination;
+};
+
+/* Validates `len` bytes as one whole IPv4 or IPv6 packet; fills `out` only when it returns PACKET_OK. */
+enum packet_fault packet_parse(const uint8_t *bytes, size_t len, struct packet *out);
+
+/* Finishes a checksum the kernel left partial (CHECKSUM_PARTIAL; virtio header flag NEEDS_CSUM): sums from `start` to
+ * the end of the packet, the field at `start + offset` holding the pseudo-header's sum, and stores the result there
+ * (0 becomes 0xffff, as the kernel does). Returns 0, or -EINVAL when the field does not lie in the packet. */
+int packet_finish_checksum(uint8_t *bytes, size_t len, uint16_t start, uint16_t offset);
+
+/* Whether an ICMP error about this IPv4 packet may be sent at all (RFC 1122, 3.2.2; RFC 1812, 4.3.2.7): not about an
+ * ICMP error or an ICMP of unknown type, not about a fragment other than the first, not to or about a multicast, broadcast (limited), loopback,
+ * zero or class E address. False for IPv6. */
+bool packet_may_answer(const struct packet *about);
+
+/* Whether an IPv4 or IPv6 source address can be no host's on a network: zero network, loopback, multicast, class E and limited
+ * broadcast; IPv6 unspecified, loopback, multicast, v4-mapped. */
+bool packet_source_is_martian(const struct packet *p);
+
+#define PACKET_ICMP_UNREACHABLE 3
+#define PACKET_ICMP_HOST_UNREACHABLE 1
+#define PACKET_ICMP_FRAGMENTATION_NEEDED 4
+
+/* Builds an ICMP destination-unreachable error (RFC 792; next-hop MTU of RFC 1191 in code 4, else 0) from `source_be`
+ * to the source of `about`, quoting as much of it as fits PACKET_ICMP_MAX_BYTES. TTL 64, DF clear, TOS 0xc0 as Linux
+ * sends it. `out` holds at least PACKET_ICMP_MAX_BYTES. Returns its length in bytes. */
+size_t packet_icmp_unreachable(const struct packet *about, uint8_t code, uint16_t next_hop_mtu, uint32_t source_be,
+			       uint8_t *out);
+
+/* One fragment: a header to be sent in front of a slice of the original packet's bytes. */
+struct packet_fragment {
+	uint8_t header[PACKET_HEADER_MAX_BYTES];
+	uint16_t header_bytes;
+	const uint8_t *payload; /* borrowed: points into the original */
+	uint32_t payload_bytes;
+};
+
+/* Cuts an IPv4 packet into fragments of at most `mtu` bytes (RFC 791, 3.2: options without the copied flag stay with
+ * the first; a fragment can be cut again). `*done_bytes` is the payload already given out, 0 at first, moved on by each
+ * call. Returns 1 with a fragment, 0 when all is given out, -EINVAL when `mtu` holds no header and eight bytes. The
+ * caller has checked version 4 and DF clear. */
+int packet_next_fragment(const struct packet *p, uint32_t mtu, uint32_t *done_bytes, struct packet_fragment *out);
+
+#endif

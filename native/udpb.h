@@ -1,0 +1,122 @@
+/* udpb: the public interface of the dataplane.
+ *
+ * Owns the types and functions that Python sees; the region between the two marks *is* the cffi cdef. Functions return
+ * 0 or a negative errno unless they say otherwise. Fields named `_be` are in network byte order.
+ *
+ * Threads: one thread at a time turns a queue; any thread may publish, read counters or read peers at any time.
+ */
+#ifndef UDPB_H
+#define UDPB_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* cffi: begin */
+#define UDPB_QUEUES_MAX 16
+#define UDPB_PEERS_MAX 1048576
+
+/* What must hold of a received packet's inner source address. Its own, martian and malformed ones never pass. */
+#define UDPB_SOURCE_SUBNET 0 /* it lies in a subnet of the peer that sent the datagram */
+#define UDPB_SOURCE_PEER 1   /* the datagram comes from any peer */
+#define UDPB_SOURCE_OFF 2    /* nothing more */
+
+/* What a turn found. */
+#define UDPB_TURN_IDLE 0     /* no work is left */
+#define UDPB_TURN_BUDGET 1   /* the budget is used up; there may be more work */
+#define UDPB_TURN_TUN_GONE 2 /* flannel0 was deleted: its fd has left the epoll set; close the queue */
+
+/* Directions and kinds of a counter; see stats.h for the law they obey. */
+#define UDPB_TX 0
+#define UDPB_RX 1
+#define UDPB_RECEIVED 0
+#define UDPB_DELIVERED 1
+#define UDPB_DROPPED 2
+#define UDPB_NOTE 3
+
+/* Offloads granted by the TUN, as a bit set. */
+#define UDPB_OFFLOAD_CSUM 1
+
+struct udpb; /* the dataplane; opaque, owned by the caller until udpb_free */
+
+struct udpb_config {
+	uint32_t tun_mtu_bytes;    /* of flannel0 */
+	uint32_t tun_address_be;   /* of flannel0: the source of the ICMP errors we send */
+	uint32_t local_address_be; /* the address the UDP sockets are bound to */
+	uint32_t source_check;     /* UDPB_SOURCE_* */
+};
+
+/* One prefix of the route table. With peer_address_be 0 the prefix is local: nothing is sent there, and nothing that
+ * claims to come from there is let in. */
+struct udpb_route {
+	uint8_t net[16];          /* network order; IPv4 in the first 4 bytes */
+	uint32_t peer_address_be; /* the peer's public IPv4 address */
+	uint16_t peer_port_be;
+	uint8_t version;          /* of the prefix: 4 or 6 */
+	uint8_t prefix_bits;
+};
+
+struct udpb_peer {
+	uint32_t address_be;
+	uint16_t port_be;
+	uint16_t reserved;
+	uint32_t path_mtu_bytes;  /* of the outer path, where a smaller one was learned; else 0 */
+	uint32_t path_mtu_left_s; /* how long it is still believed */
+	uint64_t tx_packets, tx_bytes, rx_packets, rx_bytes; /* inner; since the peer first appeared */
+	int64_t silent_ns;        /* since the last good packet from it; -1 for never */
+};
+
+struct udpb_counter {
+	const char *name, *meaning, *cure; /* static storage */
+	uint8_t direction;                 /* UDPB_TX, UDPB_RX */
+	uint8_t kind;                      /* UDPB_RECEIVED, ..., UDPB_NOTE */
+};
+
+int udpb_new(const struct udpb_config *config, struct udpb **out);
+
+/* Frees everything. No queue may be turning; every queue is closed first. NULL is allowed. */
+void udpb_free(struct udpb *u);
+
+/* Replaces the whole route table, atomically for every packet. `routes` is borrowed until the call returns. Errors:
+ * -EINVAL (a bad prefix or peer address), -EEXIST (one prefix twice), -E2BIG (over UDPB_PEERS_MAX peers), -ENOMEM; the
+ * old table then stays. Counters and path MTU of peers that stay are kept. */
+int udpb_publish(struct udpb *u, const struct udpb_route *routes, size_t count);
+
+/* Frees tables that no queue uses any more; a publish does the same. Returns how many still wait. */
+int udpb_reclaim(struct udpb *u);
+
+/* Opens queue 0..UDPB_QUEUES_MAX-1 on two non-blocking fds, borrowed until udpb_queue_close: a TUN with a virtio
+ * header, whose offloads are negotiated here, and a bound IPv4 UDP socket. Counters go on from where they stood. */
+int udpb_queue_open(struct udpb *u, uint32_t queue, int tun_fd, int udp_fd);
+
+/* Closes a queue: what it had not sent is counted as dropped. Not while it turns. */
+void udpb_queue_close(struct udpb *u, uint32_t queue);
+
+/* The queue's epoll fd, readable when a turn is due. Owned by the handle. */
+int udpb_queue_fd(const struct udpb *u, uint32_t queue);
+
+/* Offloads granted to the queue's TUN: UDPB_OFFLOAD_*. */
+uint32_t udpb_queue_offloads(const struct udpb *u, uint32_t queue);
+
+/* Moves packets both ways until there is none left for `linger_ns`, or `budget_ns` is used up. The wait of the linger
+ * ends early when `loop_fd` (the event loop's own epoll fd, or -1) has other work. Returns UDPB_TURN_* or a negative
+ * errno when the queue is broken beyond counting. */
+int udpb_turn(struct udpb *u, uint32_t queue, int64_t budget_ns, int64_t linger_ns, int loop_fd);
+
+uint32_t udpb_counters(void); /* how many counters there are */
+
+int udpb_counter_info(uint32_t counter, struct udpb_counter *out);
+
+/* Sums every queue's counters into values[0..count-1]. */
+int udpb_read_counters(const struct udpb *u, uint64_t *values, uint32_t count);
+
+/* Packets taken from flannel0 and not yet accepted by the UDP socket. */
+uint32_t udpb_in_flight(const struct udpb *u);
+
+/* The last errno behind a counter that names none of its own; 0 for none. */
+int udpb_last_errno(const struct udpb *u);
+
+/* Copies up to `capacity` peers of the published table into `out`; returns how many there are. */
+size_t udpb_read_peers(struct udpb *u, struct udpb_peer *out, size_t capacity);
+/* cffi: end */
+
+#endif

@@ -1,0 +1,1 @@
+"""Sub-commands of `udp-backend`, one file each."""

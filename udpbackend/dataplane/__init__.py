@@ -1,0 +1,1 @@
+"""The only importers of the C extension: handle, pump and TUN queue."""

@@ -1,0 +1,184 @@
+"""The C dataplane as Python sees it: the only wrapper around `udpbackend._native`.
+
+Owns the handle, and the translation of negative errnos into DataplaneError. It must not know who the peers are or why:
+it takes a packed route table and gives back counters. Fds passed in stay the caller's.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import sys
+from dataclasses import dataclass
+from functools import cache
+from ipaddress import IPv4Address
+from typing import Any
+
+from udpbackend._native import ffi, lib
+from udpbackend.errors import DataplaneError
+from udpbackend.model import Prefix, inet
+
+ROUTE = struct.Struct("=16sIHBB")
+"""struct udpb_route of udpb.h: net, peer address, peer port (both network order), version, prefix length."""
+
+SOURCE_CHECKS = {
+    "subnet": lib.UDPB_SOURCE_SUBNET,
+    "peer": lib.UDPB_SOURCE_PEER,
+    "off": lib.UDPB_SOURCE_OFF,
+}
+DIRECTIONS = {lib.UDPB_TX: "tx", lib.UDPB_RX: "rx"}
+KINDS = {
+    lib.UDPB_RECEIVED: "received",
+    lib.UDPB_DELIVERED: "delivered",
+    lib.UDPB_DROPPED: "dropped",
+    lib.UDPB_NOTE: "note",
+}
+OFFLOADS = {lib.UDPB_OFFLOAD_CSUM: "csum"}
+
+TURN_TUN_GONE: int = lib.UDPB_TURN_TUN_GONE
+
+
+@dataclass(frozen=True, slots=True)
+class CounterInfo:
+    """What a counter is called and means; the same for every process of this version."""
+
+    name: str
+    """For example `tx_drop_no_route`."""
+    direction: str
+    """`tx` (flannel0 to the network) or `rx`."""
+    kind: str
+    """`received`, `delivered`, `dropped` (the terms of the law) or `note`."""
+    meaning: str
+    cure: str
+    """Empty where nothing is wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class PeerCounters:
+    """One peer of the published table, counted in inner packets and bytes since it first appeared."""
+
+    address: IPv4Address
+    port: int
+    tx_packets: int
+    tx_bytes: int
+    rx_packets: int
+    rx_bytes: int
+    path_mtu: int | None
+    """Of the outer path in bytes, where a smaller one than the interface's was learned."""
+    path_mtu_left_s: int
+    silent_s: float | None
+    """Since the last good packet from it; None for never."""
+
+
+@cache
+def counter_infos() -> tuple[CounterInfo, ...]:
+    """Every counter of the dataplane in the order of `Dataplane.counters`."""
+    found = []
+    info = ffi.new("struct udpb_counter *")
+    for i in range(lib.udpb_counters()):
+        _check(lib.udpb_counter_info(i, info), "read the list of counters")
+        texts = (ffi.string(text).decode() for text in (info.name, info.meaning, info.cure))
+        name, meaning, cure = texts
+        found.append(CounterInfo(name, DIRECTIONS[info.direction], KINDS[info.kind], meaning, cure))
+    return tuple(found)
+
+
+def pack_route(prefix: Prefix, peer: IPv4Address | None = None, port: int = 0) -> bytes:
+    """One entry of a packed route table; without a peer the prefix is local."""
+    peer_be = inet(peer) if peer is not None else 0
+    port_be = int.from_bytes(port.to_bytes(2, "big"), sys.byteorder)
+    return ROUTE.pack(prefix.packed(), peer_be, port_be, prefix.version, prefix.bits)
+
+
+class Dataplane:
+    """The handle. Close its queues and call `close` when done; `turn` is the only call made for every packet."""
+
+    def __init__(self, *, tun_mtu: int, tun_address: IPv4Address, local_address: IPv4Address, source_check: str) -> None:
+        config = ffi.new("struct udpb_config *")
+        config.tun_mtu_bytes = tun_mtu
+        config.tun_address_be = inet(tun_address)
+        config.local_address_be = inet(local_address)
+        config.source_check = SOURCE_CHECKS[source_check]
+        out = ffi.new("struct udpb **")
+        _check(lib.udpb_new(config, out), "start the dataplane")
+        self._handle = out[0]
+
+    def close(self) -> None:
+        """Frees the handle; every queue must be closed."""
+        handle, self._handle = self._handle, ffi.NULL
+        lib.udpb_free(handle)
+
+    def publish(self, routes: bytes | bytearray) -> None:
+        """Replaces the whole route table; `routes` is a concatenation of `pack_route` results."""
+        count = len(routes) // ROUTE.size
+        table = ffi.from_buffer("struct udpb_route[]", routes) if count else ffi.NULL
+        _check(lib.udpb_publish(self._handle, table, count), f"publish {count} routes")
+
+    def reclaim(self) -> int:
+        """Frees retired tables; how many are still in use."""
+        return int(lib.udpb_reclaim(self._handle))
+
+    def open_queue(self, queue: int, tun_fd: int, udp_fd: int) -> None:
+        """Opens a queue on two non-blocking fds that outlive it."""
+        _check(lib.udpb_queue_open(self._handle, queue, tun_fd, udp_fd), "open a queue on flannel0")
+
+    def close_queue(self, queue: int) -> None:
+        """Closes a queue; never while it turns."""
+        lib.udpb_queue_close(self._handle, queue)
+
+    def queue_fd(self, queue: int) -> int:
+        """The epoll fd that is readable when a turn is due."""
+        return int(lib.udpb_queue_fd(self._handle, queue))
+
+    def offloads(self, queue: int) -> tuple[str, ...]:
+        """Names of the offloads granted to the queue's TUN."""
+        granted = lib.udpb_queue_offloads(self._handle, queue)
+        return tuple(name for bit, name in OFFLOADS.items() if granted & bit)
+
+    def turn(self, queue: int, budget_ns: int, linger_ns: int, loop_fd: int) -> int:
+        """One turn of the pump with the GIL released: UDPB_TURN_*, or a negative errno."""
+        return int(lib.udpb_turn(self._handle, queue, budget_ns, linger_ns, loop_fd))
+
+    def counters(self) -> list[int]:
+        """Every counter's value, in the order of `counter_infos`."""
+        count = lib.udpb_counters()
+        values = ffi.new("uint64_t[]", count)
+        _check(lib.udpb_read_counters(self._handle, values, count), "read the counters")
+        return list(values)
+
+    def in_flight(self) -> int:
+        """Packets taken from flannel0 that the socket has not accepted yet."""
+        return int(lib.udpb_in_flight(self._handle))
+
+    def last_error(self) -> str | None:
+        """The text of the last errno behind a counter that does not name its own."""
+        error = lib.udpb_last_errno(self._handle)
+        return os.strerror(error) if error else None
+
+    def peers(self) -> list[PeerCounters]:
+        """Every peer of the published table."""
+        count = lib.udpb_read_peers(self._handle, ffi.NULL, 0)
+        rows = ffi.new("struct udpb_peer[]", max(count, 1))
+        count = min(count, lib.udpb_read_peers(self._handle, rows, count))
+        return [_peer(rows[i]) for i in range(count)]
+
+
+def _peer(row: Any) -> PeerCounters:
+    return PeerCounters(
+        address=IPv4Address(row.address_be.to_bytes(4, sys.byteorder)),
+        port=int.from_bytes(row.port_be.to_bytes(2, sys.byteorder), "big"),
+        tx_packets=row.tx_packets,
+        tx_bytes=row.tx_bytes,
+        rx_packets=row.rx_packets,
+        rx_bytes=row.rx_bytes,
+        path_mtu=row.path_mtu_bytes or None,
+        path_mtu_left_s=row.path_mtu_left_s,
+        silent_s=None if row.silent_ns < 0 else row.silent_ns / 1e9,
+    )
+
+
+def _check(result: int, what: str) -> None:
+    if result < 0:
+        raise DataplaneError(f"cannot {what}: {os.strerror(-result)}")
+
+
