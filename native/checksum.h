@@ -2,8 +2,9 @@
  *
  * Owns the arithmetic and nothing else: it is given bytes and gives back sums. It must not know what a packet is.
  *
- * A *sum* is the 64-bit running total of 16-bit words read in native order; sums add up, and end-around carries are
- * folded once at the end. Folding a native-order sum gives the value to store in native order (RFC 1071, 2(B)).
+ * A *sum* is the 64-bit running total of 16-bit words read in native order; sums add up with a plain `+`, and end-around
+ * carries are folded once at the end. Folding a native-order sum gives the value to store in native order (RFC 1071,
+ * 2(B)). Each call below adds less than 2^36 to a sum, so it takes tens of millions of them to overflow one.
  */
 #ifndef UDPB_CHECKSUM_H
 #define UDPB_CHECKSUM_H

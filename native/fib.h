@@ -23,7 +23,8 @@ struct fib_entry {
 
 /* Builds a table of `count` entries (borrowed until the call returns; may be in any order). Returns 0 and a table, or
  * -EINVAL for a bad version, length or value, -EEXIST when two entries are the same prefix, -ENOMEM. A failed build
- * leaves *out alone. Memory: one kilobyte for every 8-bit node the prefixes need. */
+ * leaves *out alone. Memory: one kilobyte for every 8-bit node the prefixes need: 259 for the 65,536 /24s of a /8, but
+ * up to 14 for each of many IPv6 /128s scattered at random. */
 int fib_build(const struct fib_entry *entries, size_t count, struct fib **out);
 
 void fib_free(struct fib *fib); /* NULL is allowed */

@@ -18,7 +18,7 @@
 /* What is wrong with a packet. Each but PACKET_OK has its own drop counter in each direction. */
 enum packet_fault {
 	PACKET_OK = 0,
-	PACKET_SHORT,           /* fewer bytes than the fixed header of its version */
+	PACKET_SHORT,           /* fewer bytes than PACKET_MIN_BYTES, or than the fixed header of its version */
 	PACKET_VERSION,         /* first nibble neither 4 nor 6 */
 	PACKET_HEADER_LENGTH,   /* IPv4: IHL under 5, or the header is longer than the packet */
 	PACKET_TOTAL_LENGTH,    /* total length field differs from the number of bytes */
@@ -42,16 +42,17 @@ enum packet_fault packet_parse(const uint8_t *bytes, size_t len, struct packet *
 
 /* Finishes a checksum the kernel left partial (CHECKSUM_PARTIAL; virtio header flag NEEDS_CSUM): sums from `start` to
  * the end of the packet, the field at `start + offset` holding the pseudo-header's sum, and stores the result there
- * (0 becomes 0xffff, as the kernel does). Returns 0, or -EINVAL when the field does not lie in the packet. */
+ * (0 becomes 0xffff, as the kernel does). Returns 0, or -EINVAL when the field does not lie in the packet or `offset`
+ * is odd, which no checksum's is; the packet is then as it was. */
 int packet_finish_checksum(uint8_t *bytes, size_t len, uint16_t start, uint16_t offset);
 
 /* Whether an ICMP error about this IPv4 packet may be sent at all (RFC 1122, 3.2.2; RFC 1812, 4.3.2.7): not about an
- * ICMP error or an ICMP of unknown type, not about a fragment other than the first, not to or about a multicast, broadcast (limited), loopback,
- * zero or class E address. False for IPv6. */
+ * ICMP error or an ICMP of unknown type, not about a fragment other than the first, not when its source or destination
+ * is a multicast, limited broadcast, loopback, zero or class E address. False for IPv6. */
 bool packet_may_answer(const struct packet *about);
 
-/* Whether an IPv4 or IPv6 source address can be no host's on a network: zero network, loopback, multicast, class E and limited
- * broadcast; IPv6 unspecified, loopback, multicast, v4-mapped. */
+/* Whether an IPv4 or IPv6 source address can be no host's on a network: zero network, loopback, multicast, class E and
+ * limited broadcast; IPv6 unspecified, loopback, multicast, v4-mapped. */
 bool packet_source_is_martian(const struct packet *p);
 
 #define PACKET_ICMP_UNREACHABLE 3
@@ -59,8 +60,9 @@ bool packet_source_is_martian(const struct packet *p);
 #define PACKET_ICMP_FRAGMENTATION_NEEDED 4
 
 /* Builds an ICMP destination-unreachable error (RFC 792; next-hop MTU of RFC 1191 in code 4, else 0) from `source_be`
- * to the source of `about`, quoting as much of it as fits PACKET_ICMP_MAX_BYTES. TTL 64, DF clear, TOS 0xc0 as Linux
- * sends it. `out` holds at least PACKET_ICMP_MAX_BYTES. Returns its length in bytes. */
+ * to the source of `about`, an IPv4 packet, quoting as much of it as fits PACKET_ICMP_MAX_BYTES. TTL 64, DF clear, TOS
+ * 0xc0 as Linux sends it. `out` holds at least PACKET_ICMP_MAX_BYTES and does not overlap `about`. Returns its length
+ * in bytes. */
 size_t packet_icmp_unreachable(const struct packet *about, uint8_t code, uint16_t next_hop_mtu, uint32_t source_be,
 			       uint8_t *out);
 
@@ -74,8 +76,9 @@ struct packet_fragment {
 
 /* Cuts an IPv4 packet into fragments of at most `mtu` bytes (RFC 791, 3.2: options without the copied flag stay with
  * the first; a fragment can be cut again). `*done_bytes` is the payload already given out, 0 at first, moved on by each
- * call. Returns 1 with a fragment, 0 when all is given out, -EINVAL when `mtu` holds no header and eight bytes. The
- * caller has checked version 4 and DF clear. */
+ * call. Returns 1 with a fragment, 0 when all is given out (at once for a packet without payload), -EINVAL when `mtu`
+ * does not hold the header and eight bytes, or when the packet is itself a fragment and reaches past the end of any
+ * datagram. The caller has checked version 4 and DF clear. */
 int packet_next_fragment(const struct packet *p, uint32_t mtu, uint32_t *done_bytes, struct packet_fragment *out);
 
 #endif

@@ -18,7 +18,7 @@ from udpbackend._native import ffi, lib
 from udpbackend.errors import DataplaneError
 from udpbackend.model import Prefix, inet
 
-ROUTE = struct.Struct("=16sIHBB")
+ROUTE = struct.Struct("=16s4s2sBB")
 """struct udpb_route of udpb.h: net, peer address, peer port (both network order), version, prefix length."""
 
 SOURCE_CHECKS = {
@@ -83,11 +83,9 @@ def counter_infos() -> tuple[CounterInfo, ...]:
     return tuple(found)
 
 
-def pack_route(prefix: Prefix, peer: IPv4Address | None = None, port: int = 0) -> bytes:
-    """One entry of a packed route table; without a peer the prefix is local."""
-    peer_be = inet(peer) if peer is not None else 0
-    port_be = int.from_bytes(port.to_bytes(2, "big"), sys.byteorder)
-    return ROUTE.pack(prefix.packed(), peer_be, port_be, prefix.version, prefix.bits)
+def pack_route(prefix: Prefix, peer: int = 0, port: int = 0) -> bytes:
+    """One entry of a packed route table: `peer` is an IPv4 address as an integer; without one the prefix is local."""
+    return ROUTE.pack(prefix.packed(), peer.to_bytes(4, "big"), port.to_bytes(2, "big"), prefix.version, prefix.bits)
 
 
 class Dataplane:

@@ -1,0 +1,107 @@
+"""ping and iperf3 between namespaces.
+
+Owns their command lines and the way to a server that is certainly listening; what they print is read in `parse`.
+Knows no hosts, no daemons and no overlay: a namespace and an address are enough.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+from bench.lab import parse
+from bench.lab.netns import Namespace
+from bench.lab.process import Process
+from bench.lab.wait import LabError, until
+
+PORT = 5201
+"""iperf3's own default."""
+
+SLACK_S = 15.0
+"""What a run may take beyond its duration: connecting, the exchange of results, a busy machine."""
+
+UDP_PAYLOAD_BYTES = 1400
+"""Fits the overlay's 1472 with room: 1428 with the inner headers."""
+
+T = TypeVar("T")
+
+_serial = itertools.count()
+
+
+def ping(  # noqa: PLR0913  (these are ping's own options)
+    namespace: Namespace,
+    address: str,
+    *,
+    count: int = 5,
+    interval_s: float = 0.05,
+    size: int | None = None,
+    source: str | None = None,
+    dont_fragment: bool = False,
+) -> parse.Ping:
+    """Sends `count` echo requests and counts the answers. `size`: ICMP payload in bytes; `source`: address to bind."""
+    command = ["ping", "-n", "-q", f"-c{count}", f"-i{interval_s:g}", "-W2"]
+    command += [f"-s{size}"] if size is not None else []
+    command += ["-I", source] if source else []
+    command += ["-Mdo"] if dont_fragment else []
+    # Its exit status only repeats what the summary says; without a summary, `parse` names what it said instead.
+    return parse.ping(namespace.run(*command, address, deadline_s=count * interval_s + SLACK_S, check=False))
+
+
+@contextmanager
+def iperf_server(namespace: Namespace, port: int = PORT) -> Iterator[Process]:
+    """An iperf3 server for one run, listening when the context is entered."""
+    server = namespace.start(
+        "iperf3", "--server", "--one-off", "-4", "--port", str(port), name=f"iperf3-server-{next(_serial)}"
+    )
+
+    def listening() -> bool:
+        if server.returncode is not None:
+            raise LabError(f"the iperf3 server ended at once\n{server.tail()}")
+        return bool(namespace.run("ss", "-Hltn", f"sport = :{port}"))
+
+    try:
+        until(listening, 5, f"iperf3 server in {namespace.name}: not listening on port {port}")
+        yield server
+    finally:
+        server.stop()
+
+
+@dataclass(frozen=True)
+class Way:
+    """From where to where iperf3 runs; `address` is the server's, as the client reaches it."""
+
+    client: Namespace
+    server: Namespace
+    address: str
+
+
+def tcp(way: Way, *, seconds: int = 5, reverse: bool = False, streams: int = 1) -> parse.Tcp:
+    """Runs iperf3 over TCP; `reverse` sends from the server to the client."""
+    options = [f"--parallel={streams}", *(["--reverse"] if reverse else [])]
+    return _run(way, seconds, options, parse.iperf_tcp)
+
+
+def udp(
+    way: Way,
+    *,
+    seconds: int = 5,
+    reverse: bool = False,
+    rate: str = "500M",
+    payload_bytes: int = UDP_PAYLOAD_BYTES,
+) -> parse.Udp:
+    """Runs iperf3 over UDP at an offered `rate` in bit/s (K, M, G as iperf3 takes them)."""
+    options = ["--udp", "--bitrate", rate, "--length", str(payload_bytes), *(["--reverse"] if reverse else [])]
+    return _run(way, seconds, options, parse.iperf_udp)
+
+
+def _run(way: Way, seconds: int, options: list[str], read: Callable[[str], T]) -> T:
+    command = ["iperf3", "--client", way.address, "--time", str(seconds), "--json", "--connect-timeout", "3000"]
+    with iperf_server(way.server) as process:
+        # A failing iperf3 still prints JSON; `read` turns the error in it into ours.
+        said = way.client.run(*command, *options, deadline_s=seconds + SLACK_S, check=False)
+        try:
+            return read(said)
+        except LabError as error:
+            where = f"from {way.client.name} to {way.address}"
+            raise LabError(f"{error} ({where})\n{process.tail()}") from None

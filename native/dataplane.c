@@ -1,0 +1,322 @@
+/* dataplane: the handle behind udpb.h: queues, the published table, counters.
+ *
+ * Theory of operation. The published table is one atomic pointer. A publisher builds a new table without any lock that a
+ * queue knows of, swaps the pointer and *retires* the old one together with each queue's generation at that moment. A
+ * retired table is freed by a later call once every queue was between batches then, or has moved on since. The publisher
+ * never waits for a queue, a queue never waits for the publisher.
+ *
+ * `lock` is for the control side alone: publishers, readers of peers, and opening and closing queues.
+ */
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "queue.h"
+#include "stats.h"
+#include "table.h"
+#include "udpb.h"
+
+#define EVEN_THEN UINT64_MAX /* in place of a generation: this queue held nothing when the table was retired */
+
+struct retired {
+	struct table *table;
+	uint64_t generations[UDPB_QUEUES_MAX];
+	struct retired *next;
+};
+
+struct udpb {
+	struct table *_Atomic table;
+	struct queue *queues[UDPB_QUEUES_MAX]; /* changed under the lock; a queue is closed only by who turns it */
+	struct stats stats[UDPB_QUEUES_MAX];   /* outlive their queues */
+	struct udpb_config config;
+	pthread_mutex_t lock;
+	struct peer_registry *registry;
+	struct retired *retired;
+};
+
+static void table_free(struct table *table)
+{
+	if (!table)
+		return;
+	fib_free(table->fib);
+	peer_map_free(table->peers);
+	free(table);
+}
+
+/* Turns routes into prefixes with peer indices. `entries` has room for `count`. */
+static int fill(struct table *table, const struct udpb_route *routes, size_t count, struct fib_entry *entries)
+{
+	for (size_t i = 0; i < count; i++) {
+		int64_t value = TABLE_LOCAL;
+
+		if (routes[i].peer_address_be) {
+			if (!routes[i].peer_port_be)
+				return -EINVAL;
+			value = peer_map_add(table->peers, routes[i].peer_address_be, routes[i].peer_port_be);
+		}
+		if (value < 0)
+			return (int)value;
+		memcpy(entries[i].net, routes[i].net, sizeof(entries[i].net));
+		entries[i].value = (uint32_t)value;
+		entries[i].version = routes[i].version;
+		entries[i].prefix_bits = routes[i].prefix_bits;
+	}
+	return fib_build(entries, count, &table->fib);
+}
+
+static int table_build(struct peer_registry *registry, const struct udpb_route *routes, size_t count, struct table **out)
+{
+	struct fib_entry *entries = calloc(count ? count : 1, sizeof(*entries));
+	struct table *table = calloc(1, sizeof(*table));
+	int error = -ENOMEM;
+
+	if (entries && table)
+		error = peer_map_new(registry, count < UDPB_PEERS_MAX ? count : UDPB_PEERS_MAX, &table->peers);
+	if (!error)
+		error = fill(table, routes, count, entries);
+	free(entries);
+	if (error)
+		table_free(table);
+	else
+		*out = table;
+	return error;
+}
+
+int udpb_new(const struct udpb_config *config, struct udpb **out)
+{
+	struct table *empty;
+	struct udpb *u;
+	int error;
+
+	if (config->source_check > UDPB_SOURCE_OFF)
+		return -EINVAL;
+	u = aligned_alloc(64, sizeof(*u));
+	if (!u)
+		return -ENOMEM;
+	memset(u, 0, sizeof(*u));
+	u->config = *config;
+	pthread_mutex_init(&u->lock, NULL);
+	error = peer_registry_new(&u->registry);
+	if (!error)
+		error = table_build(u->registry, NULL, 0, &empty);
+	if (error) {
+		peer_registry_free(u->registry);
+		free(u);
+		return error;
+	}
+	atomic_store(&u->table, empty);
+	*out = u;
+	return 0;
+}
+
+/* Whether no queue can still hold the table. */
+static int is_released(const struct udpb *u, const struct retired *r)
+{
+	for (uint32_t i = 0; i < UDPB_QUEUES_MAX; i++) {
+		if (r->generations[i] != EVEN_THEN && u->queues[i] &&
+		    atomic_load(&u->queues[i]->generation) == r->generations[i])
+			return 0;
+	}
+	return 1;
+}
+
+/* Frees what can be freed; returns how many tables wait. Under the lock. */
+static int reclaim(struct udpb *u)
+{
+	struct retired **link = &u->retired;
+	int waiting = 0;
+
+	while (*link) {
+		struct retired *r = *link;
+
+		if (is_released(u, r)) {
+			*link = r->next;
+			table_free(r->table);
+			free(r);
+		} else {
+			link = &r->next;
+			waiting++;
+		}
+	}
+	return waiting;
+}
+
+void udpb_free(struct udpb *u)
+{
+	if (!u)
+		return;
+	for (uint32_t i = 0; i < UDPB_QUEUES_MAX; i++)
+		udpb_queue_close(u, i);
+	reclaim(u);
+	table_free(atomic_load(&u->table));
+	peer_registry_free(u->registry);
+	pthread_mutex_destroy(&u->lock);
+	free(u);
+}
+
+int udpb_publish(struct udpb *u, const struct udpb_route *routes, size_t count)
+{
+	struct retired *r = calloc(1, sizeof(*r));
+	struct table *table;
+	int error;
+
+	if (!r)
+		return -ENOMEM;
+	pthread_mutex_lock(&u->lock);
+	error = table_build(u->registry, routes, count, &table);
+	if (error) {
+		free(r);
+	} else {
+		r->table = atomic_exchange(&u->table, table);
+		for (uint32_t i = 0; i < UDPB_QUEUES_MAX; i++) {
+			uint64_t generation = u->queues[i] ? atomic_load(&u->queues[i]->generation) : 0;
+
+			r->generations[i] = generation % 2 ? generation : EVEN_THEN;
+		}
+		r->next = u->retired;
+		u->retired = r;
+		reclaim(u);
+	}
+	pthread_mutex_unlock(&u->lock);
+	return error;
+}
+
+int udpb_reclaim(struct udpb *u)
+{
+	int waiting;
+
+	pthread_mutex_lock(&u->lock);
+	waiting = reclaim(u);
+	pthread_mutex_unlock(&u->lock);
+	return waiting;
+}
+
+int udpb_queue_open(struct udpb *u, uint32_t queue, int tun_fd, int udp_fd)
+{
+	struct queue_parts parts = {
+		.tun_fd = tun_fd,
+		.udp_fd = udp_fd,
+		.table = &u->table,
+		.tun_address_be = u->config.tun_address_be,
+		.local_address_be = u->config.local_address_be,
+		.source_check = u->config.source_check,
+	};
+	struct queue *opened;
+	int error;
+
+	if (queue >= UDPB_QUEUES_MAX || u->queues[queue])
+		return -EINVAL;
+	parts.stats = &u->stats[queue];
+	error = queue_open(&parts, &opened);
+	if (error)
+		return error;
+	pthread_mutex_lock(&u->lock);
+	u->queues[queue] = opened;
+	pthread_mutex_unlock(&u->lock);
+	return 0;
+}
+
+void udpb_queue_close(struct udpb *u, uint32_t queue)
+{
+	struct queue *closed;
+
+	if (queue >= UDPB_QUEUES_MAX)
+		return;
+	pthread_mutex_lock(&u->lock);
+	closed = u->queues[queue];
+	u->queues[queue] = NULL;
+	pthread_mutex_unlock(&u->lock);
+	if (closed)
+		queue_close(closed);
+}
+
+int udpb_queue_fd(const struct udpb *u, uint32_t queue)
+{
+	return queue < UDPB_QUEUES_MAX && u->queues[queue] ? u->queues[queue]->epoll_fd : -EINVAL;
+}
+
+uint32_t udpb_queue_offloads(const struct udpb *u, uint32_t queue)
+{
+	return queue < UDPB_QUEUES_MAX && u->queues[queue] ? u->queues[queue]->tun.offloads : 0;
+}
+
+int udpb_turn(struct udpb *u, uint32_t queue, int64_t budget_ns, int64_t linger_ns, int loop_fd)
+{
+	if (queue >= UDPB_QUEUES_MAX || !u->queues[queue])
+		return -EINVAL;
+	return queue_turn(u->queues[queue], budget_ns, linger_ns, loop_fd);
+}
+
+int udpb_read_counters(const struct udpb *u, uint64_t *values, uint32_t count)
+{
+	if (count > STAT_COUNT)
+		return -EINVAL;
+	memset(values, 0, count * sizeof(*values));
+	for (uint32_t q = 0; q < UDPB_QUEUES_MAX; q++) {
+		for (uint32_t i = 0; i < count; i++)
+			values[i] += atomic_load_explicit(&u->stats[q].value[i], memory_order_relaxed);
+	}
+	return 0;
+}
+
+int udpb_last_errno(const struct udpb *u)
+{
+	for (uint32_t q = 0; q < UDPB_QUEUES_MAX; q++) {
+		int error = atomic_load_explicit(&u->stats[q].last_errno, memory_order_relaxed);
+
+		if (error)
+			return error;
+	}
+	return 0;
+}
+
+uint32_t udpb_in_flight(const struct udpb *u)
+{
+	uint32_t total = 0;
+
+	for (uint32_t q = 0; q < UDPB_QUEUES_MAX; q++) {
+		if (u->queues[q])
+			total += atomic_load_explicit(&u->queues[q]->transmit.in_flight, memory_order_relaxed);
+	}
+	return total;
+}
+
+static void describe(const struct peer *peer, int64_t now, struct udpb_peer *out)
+{
+	int64_t heard = atomic_load_explicit(&peer->heard_ns, memory_order_relaxed);
+	int64_t until = atomic_load_explicit(&peer->path_mtu_until_ns, memory_order_relaxed);
+	uint32_t mtu = peer_path_mtu(peer, now);
+
+	*out = (struct udpb_peer){
+		.address_be = peer->address_be,
+		.port_be = peer->port_be,
+		.path_mtu_bytes = mtu == UINT32_MAX ? 0 : mtu,
+		.path_mtu_left_s = mtu == UINT32_MAX ? 0 : (uint32_t)((until - now) / 1000000000),
+		.tx_packets = atomic_load_explicit(&peer->tx_packets, memory_order_relaxed),
+		.tx_bytes = atomic_load_explicit(&peer->tx_bytes, memory_order_relaxed),
+		.rx_packets = atomic_load_explicit(&peer->rx_packets, memory_order_relaxed),
+		.rx_bytes = atomic_load_explicit(&peer->rx_bytes, memory_order_relaxed),
+		.silent_ns = heard == 0 ? -1 : now > heard ? now - heard : 0,
+	};
+}
+
+size_t udpb_read_peers(struct udpb *u, struct udpb_peer *out, size_t capacity)
+{
+	struct timespec clock;
+	const struct table *table;
+	size_t count;
+	int64_t now;
+
+	clock_gettime(CLOCK_MONOTONIC, &clock);
+	now = clock.tv_sec * 1000000000LL + clock.tv_nsec;
+	/* The lock keeps a publisher from retiring this table while it is read. */
+	pthread_mutex_lock(&u->lock);
+	table = atomic_load(&u->table);
+	count = peer_map_count(table->peers);
+	for (size_t i = 0; i < count && i < capacity; i++)
+		describe(peer_map_at(table->peers, (uint32_t)i), now, &out[i]);
+	pthread_mutex_unlock(&u->lock);
+	return count;
+}

@@ -1,0 +1,40 @@
+/* queue: one queue: its two fds, its epoll set, both directions, and the turn that moves them.
+ *
+ * Owns the epoll and timer fds and the buffers. It must not know other queues or how tables are published: it is given a
+ * pointer to load the current one from.
+ */
+#ifndef UDPB_QUEUE_H
+#define UDPB_QUEUE_H
+
+#include <stdatomic.h>
+
+#include "receive.h"
+#include "transmit.h"
+
+struct queue {
+	/* Odd while inside a batch, even when idle or waiting: what a publisher needs to know to free an old table. */
+	_Atomic uint64_t generation __attribute__((aligned(64)));
+	struct table *_Atomic *table; /* borrowed; where the published table stands */
+	int epoll_fd, timer_fd;
+	int is_blocked; /* the epoll set is that of a full socket */
+	struct tun_io tun;
+	struct udp_io udp;
+	struct transmit transmit;
+	struct receive receive;
+};
+
+/* The borrowed parts a queue is made of. */
+struct queue_parts {
+	int tun_fd, udp_fd;
+	struct table *_Atomic *table;
+	struct stats *stats;
+	uint32_t tun_address_be, local_address_be, source_check;
+};
+
+int queue_open(const struct queue_parts *parts, struct queue **out); /* 0 or -errno */
+void queue_close(struct queue *queue);
+
+/* As udpb_turn. */
+int queue_turn(struct queue *queue, int64_t budget_ns, int64_t linger_ns, int loop_fd);
+
+#endif

@@ -1,0 +1,34 @@
+/* tun_io: one queue of a TUN device: packets in and out, each with its virtio header, and the offloads it grants.
+ *
+ * Owns the system calls on the TUN fd, not the fd itself (borrowed until the queue is closed). It must not know peers.
+ */
+#ifndef UDPB_TUN_IO_H
+#define UDPB_TUN_IO_H
+
+#include <linux/virtio_net.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+struct tun_io {
+	int fd;
+	uint32_t offloads; /* granted: UDPB_OFFLOAD_* */
+	ssize_t (*readv)(int fd, const struct iovec *iov, int count);  /* a test puts its own here */
+	ssize_t (*writev)(int fd, const struct iovec *iov, int count);
+};
+
+/* Checks that the fd is a TUN with a virtio header and negotiates offloads. Returns 0 or -errno (-EINVAL: another kind
+ * of device or no virtio header). */
+int tun_io_open(struct tun_io *io, int fd);
+
+/* Reads one packet into `buffer`. Returns its length in bytes, or -errno: -EAGAIN when there is none. */
+ssize_t tun_io_read(const struct tun_io *io, struct virtio_net_hdr *header, uint8_t *buffer, size_t capacity);
+
+/* Writes one packet without offloads. Returns 0 or -errno. */
+int tun_io_write(const struct tun_io *io, const uint8_t *packet, size_t length);
+
+/* Whether an error of the two above means that the device is gone for good. */
+bool tun_io_is_gone(int error);
+
+#endif

@@ -1,0 +1,92 @@
+"""This host's links, IPv4 addresses and ways out, as plain data.
+
+Owns the reading over netlink that `interface` chooses from, and the list of local addresses nobody else may claim.
+Must not know the rules of the choice.
+"""
+
+from __future__ import annotations
+
+import os
+from ipaddress import IPv4Address
+from typing import Any
+
+from pyroute2.netlink.exceptions import NetlinkError
+
+from udpbackend.host import rtnetlink
+from udpbackend.host.interface import Address, Link, Ways, Wish, choose
+from udpbackend.host.netlink import Netlink, failing
+from udpbackend.model import Endpoint, Prefix
+
+DEFAULT = Prefix(0, 0)
+IFA_F_TEMPORARY, IFA_F_DEPRECATED, IFA_F_PERMANENT = 0x01, 0x20, 0x80
+
+
+async def select_endpoint(netlink: Netlink, wish: Wish, *, own_link: str = "flannel0") -> Endpoint:
+    """The interface and addresses to use; HostError where the wish cannot be met."""
+    links = await read_links(netlink)
+    ways = await netlink.call(lambda ip: _ways(ip, wish, links))
+    return choose(wish, [link for link in links if link.name != own_link], ways)
+
+
+async def read_links(netlink: Netlink) -> tuple[Link, ...]:
+    """Every interface of this host with its IPv4 addresses, in the kernel's order."""
+
+    async def read(ip: Any) -> tuple[list[Any], list[Any]]:
+        with failing("read the network interfaces"):
+            return await rtnetlink.links(ip), await rtnetlink.addresses(ip)
+
+    links, addresses = await netlink.call(read)
+    held: dict[int, list[Address]] = {}
+    for message in addresses:
+        held.setdefault(message["index"], []).append(_address(message))
+    return tuple(
+        Link(
+            name=message.get_attr("IFLA_IFNAME"),
+            index=message["index"],
+            mtu=message.get_attr("IFLA_MTU") or 0,
+            addresses=tuple(held.get(message["index"], ())),
+            loopback=bool(message["flags"] & rtnetlink.IFF_LOOPBACK),
+        )
+        for message in links
+    )
+
+
+async def local_addresses(netlink: Netlink) -> tuple[IPv4Address, ...]:
+    """Every IPv4 address of this host, loopback included, each once, in ascending order."""
+
+    async def read(ip: Any) -> list[Any]:
+        with failing("read this host's addresses"):
+            return await rtnetlink.addresses(ip)
+
+    return tuple(sorted({_address(message).ip for message in await netlink.call(read)}))
+
+
+def _address(message: Any) -> Address:
+    # IFA_LOCAL is ours; on a point-to-point link IFA_ADDRESS is the other end's.
+    text = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
+    flags = message.get_attr("IFA_FLAGS") or message["flags"]
+    return Address(
+        IPv4Address(text),
+        dynamic=not flags & IFA_F_PERMANENT,
+        temporary=bool(flags & IFA_F_TEMPORARY),
+        deprecated=bool(flags & IFA_F_DEPRECATED),
+    )
+
+
+async def _ways(ip: Any, wish: Wish, links: tuple[Link, ...]) -> Ways:
+    if wish.iface_can_reach:
+        return await _reach(ip, wish.iface_can_reach)
+    if wish.explicit or wish.public_ip:
+        return Ways()
+    with failing("read the routing table"):
+        devices = [route.device for route in rtnetlink.main_routes_to(DEFAULT) if route.device != "*"]
+    return Ways(default=next((link.index for link in links if devices and link.name == devices[0]), None))
+
+
+async def _reach(ip: Any, target: IPv4Address) -> Ways:
+    try:
+        route = (await ip.route("get", dst=str(target)))[0]
+    except NetlinkError as error:
+        return Ways(reach_error=os.strerror(error.code))
+    source = route.get_attr("RTA_PREFSRC")
+    return Ways(reach=route.get_attr("RTA_OIF"), reach_source=IPv4Address(source) if source else None)

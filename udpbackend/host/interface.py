@@ -1,0 +1,172 @@
+"""Which interface and address of this host the overlay uses, by flannel's rules.
+
+Owns the choice, a pure function over plain data; `addresses` reads that data from the kernel. Must not know netlink or
+the overlay: the caller leaves out flannel0, which outlives a restart here and whose address matches many a pattern.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from ipaddress import AddressValueError, IPv4Address, ip_address
+from typing import Any
+
+from udpbackend.errors import HostError
+from udpbackend.model import Endpoint
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """An IPv4 address on a link."""
+
+    ip: IPv4Address
+    dynamic: bool = False
+    temporary: bool = False
+    """For IPv4 the kernel's mark of a secondary address."""
+    deprecated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A network interface."""
+
+    name: str
+    index: int
+    mtu: int
+    addresses: tuple[Address, ...] = ()
+    loopback: bool = False
+
+    def usable(self) -> list[IPv4Address]:
+        """The addresses a peer could send to, best first: global, permanent, primary; deprecated ones not at all."""
+        fit = [a for a in self.addresses if not (a.deprecated or a.ip.is_loopback or a.ip.is_multicast)]
+        return [a.ip for a in sorted(fit, key=lambda a: (a.ip.is_link_local, a.dynamic, a.temporary))]
+
+    def __str__(self) -> str:
+        return f"{self.name} [{' '.join(str(a.ip) for a in self.addresses)}]"
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What the operator said about the interface."""
+
+    iface: tuple[str, ...] = ()
+    iface_regex: tuple[str, ...] = ()
+    iface_can_reach: IPv4Address | None = None
+    public_ip: IPv4Address | None = None
+
+    @property
+    def explicit(self) -> bool:
+        """Whether any of the interface flags was given."""
+        return bool(self.iface or self.iface_regex or self.iface_can_reach)
+
+
+@dataclass(frozen=True, slots=True)
+class Ways:
+    """What the routing table says, as far as it was asked; an interface index, or why there is none."""
+
+    default: int | None = None
+    reach: int | None = None
+    reach_source: IPv4Address | None = None
+    reach_error: str = "no route"
+
+
+def choose(wish: Wish, links: Sequence[Link], ways: Ways) -> Endpoint:
+    """The endpoint, or HostError with flannel's text, the value and the interfaces there are."""
+    if not wish.explicit:
+        try:
+            link, address = _named(str(wish.public_ip), links) if wish.public_ip else _default(links, ways)
+        except LookupError as miss:
+            raise HostError(f"Failed to find any valid interface to use: {miss}; {_list(links)}") from None
+        return _endpoint(wish, link, address)
+    misses = []
+    for value, attempt in _attempts(wish, links, ways):
+        try:
+            link, address = attempt()
+        except LookupError as miss:
+            logger.info("Could not find valid interface matching %s: %s", value, miss)
+            misses.append(str(miss))
+        else:
+            return _endpoint(wish, link, address)
+    raise HostError(
+        "Failed to find interface to use that matches the interfaces and/or regexes provided: "
+        f"{'; '.join(misses)}; {_list(links)}"
+    )
+
+
+def _attempts(wish: Wish, links: Sequence[Link], ways: Ways) -> Iterator[tuple[str, Any]]:
+    """flannel's order: every --iface, then every --iface-regex, then --iface-can-reach."""
+    for name in wish.iface:
+        yield name, lambda name=name: _named(name, links)
+    for pattern in wish.iface_regex:
+        yield pattern, lambda pattern=pattern: _matching(pattern, links)
+    if wish.iface_can_reach:
+        yield str(wish.iface_can_reach), lambda: _reaching(wish.iface_can_reach, links, ways)
+
+
+def _named(name: str, links: Sequence[Link]) -> tuple[Link, IPv4Address]:
+    try:
+        address = ip_address(name)
+    except (ValueError, AddressValueError):
+        for link in links:
+            if link.name == name:
+                return link, _first(link)
+        raise LookupError(f"error looking up interface {name}: no such network interface") from None
+    for link in links:
+        for held in link.addresses:
+            if held.ip == address:
+                return link, held.ip
+    raise LookupError(f"error looking up interface {name}: no interface with given IP found")
+
+
+def _matching(pattern: str, links: Sequence[Link]) -> tuple[Link, IPv4Address]:
+    try:
+        regex = re.compile(pattern)
+    except re.error as error:
+        raise LookupError(f"could not compile the IP address regex '{pattern}': {error}") from None
+    for link in links:
+        for address in link.usable():
+            if regex.search(str(address)):
+                return link, address
+    for link in links:
+        if regex.search(link.name):
+            return link, _first(link)
+    raise LookupError(f"Could not match pattern {pattern} to any of the available network interfaces")
+
+
+def _reaching(target: IPv4Address | None, links: Sequence[Link], ways: Ways) -> tuple[Link, IPv4Address]:
+    link = next((link for link in links if link.index == ways.reach), None)
+    if link is None:
+        raise LookupError(f"failed to get ifcanreach based interface: couldn't lookup route to {target}: "
+                          f"{ways.reach_error}")
+    if link.loopback and ways.reach_source:
+        # The target is this very host: flannel takes `lo` with its huge MTU; we take the interface that has the address.
+        return _named(str(ways.reach_source), links)
+    return link, ways.reach_source or _first(link)
+
+
+def _default(links: Sequence[Link], ways: Ways) -> tuple[Link, IPv4Address]:
+    for link in links:
+        if link.index == ways.default:
+            return link, _first(link)
+    raise LookupError("failed to get default interface: unable to find default route")
+
+
+def _first(link: Link) -> IPv4Address:
+    usable = link.usable()
+    if not usable:
+        raise LookupError(f"failed to find IPv4 address for interface {link.name}")
+    return usable[0]
+
+
+def _endpoint(wish: Wish, link: Link, address: IPv4Address) -> Endpoint:
+    if link.mtu <= 0:
+        raise HostError(f"failed to determine MTU for {address} interface {link.name}")
+    return Endpoint(link.name, link.index, link.mtu, address, wish.public_ip or address)
+
+
+def _list(links: Sequence[Link]) -> str:
+    return f"this host has {', '.join(map(str, links)) or 'no interfaces'}"

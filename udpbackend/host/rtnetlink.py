@@ -1,0 +1,156 @@
+"""The few rtnetlink requests we make, as functions over an AsyncIPRoute.
+
+Owns the encoding of messages and attribute numbers. Must not know why a link or a route is wanted, and runs only inside
+`Netlink.call`. Errors are pyroute2's NetlinkError; callers say what they were doing (`netlink.failing`).
+"""
+
+from __future__ import annotations
+
+import errno
+import struct
+from collections.abc import Iterator
+from ipaddress import IPv4Address
+from pathlib import Path
+from socket import AF_INET, AF_INET6
+from typing import Any, NamedTuple
+
+from pyroute2.netlink import NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, nlmsg
+from pyroute2.netlink.exceptions import NetlinkError
+from pyroute2.netlink.rtnl import RTM_GETADDR, RTM_GETLINK, RTM_GETROUTE, RTM_SETLINK
+from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
+from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+from pyroute2.netlink.rtnl.rtmsg import rtmsg
+
+from udpbackend.model import Prefix, inet
+
+IFF_UP = 0x1
+IFF_LOOPBACK = 0x8
+TABLE_MAIN = 254
+PROTO_KERNEL = 2
+PROTO_BOOT = 3
+SCOPE_UNIVERSE = 0
+TYPE_UNICAST = 1
+
+NESTED = 0x8000
+INET_CONF = 1  # IFLA_INET_CONF
+ACCEPT_LOCAL = 23  # IPV4_DEVCONF_ACCEPT_LOCAL of linux/ip.h
+INET6_ADDR_GEN_MODE = 8
+ADDR_GEN_MODE_NONE = 1
+SKIP_STATS = 8  # RTEXT_FILTER_SKIP_STATS: a third of the decoding of a link
+
+DUMP_INTERRUPTED = 0x10  # NLM_F_DUMP_INTR
+DUMP_TRIES = 5
+
+ROUTE_FILE = Path("/proc/thread-self/net/route")
+
+
+class LinkChange(nlmsg):  # type: ignore[misc]  # pyroute2 has no types
+    """An RTM_SETLINK whose address family settings are bytes of ours: pyroute2's own AF_INET is a struct for reading."""
+
+    fields = (("family", "B"), ("__align", "x"), ("ifi_type", "H"), ("index", "i"), ("flags", "I"), ("change", "I"))
+    nla_map = ((4, "IFLA_MTU", "uint32"), (20, "IFLA_IFALIAS", "asciiz"), (26, "IFLA_AF_SPEC", "cdata"))
+
+
+class MainRoute(NamedTuple):
+    """A route of table main, as much of it as finding our way needs."""
+
+    destination: Prefix
+    device: str
+    """`*` for one without a device (unreachable, blackhole)."""
+    gateway: IPv4Address | None
+    metric: int
+
+    def __str__(self) -> str:
+        via = f" via {self.gateway}" if self.gateway else ""
+        metric = f" metric {self.metric}" if self.metric else ""
+        return f"{self.destination}{via} dev {self.device}{metric}"
+
+
+async def dump(ip: Any, message: Any, kind: int) -> list[Any]:
+    """All answers; asked again when the kernel says its tables changed meanwhile."""
+    found: list[Any] = []
+    for _ in range(DUMP_TRIES):
+        found = [m async for m in await ip.nlm_request(message, msg_type=kind, msg_flags=NLM_F_REQUEST | NLM_F_DUMP)]
+        if not any(m["header"]["flags"] & DUMP_INTERRUPTED for m in found):
+            break
+    return found
+
+
+async def links(ip: Any) -> list[Any]:
+    """Every link."""
+    message = ifinfmsg()
+    message["attrs"] = [("IFLA_EXT_MASK", SKIP_STATS)]
+    return await dump(ip, message, RTM_GETLINK)
+
+
+async def link(ip: Any, **which: str | int) -> Any:
+    """The link of that `ifname` or `index`, or None."""
+    try:
+        return (await ip.link("get", **which))[0]
+    except NetlinkError as error:
+        if error.code == errno.ENODEV:
+            return None
+        raise
+
+
+async def addresses(ip: Any, index: int = 0) -> list[Any]:
+    """The IPv4 addresses of one link, or of all; the kernel filters."""
+    message = ifaddrmsg()
+    message["family"], message["index"] = AF_INET, index
+    return await dump(ip, message, RTM_GETADDR)
+
+
+async def main_routes_of(ip: Any, index: int) -> list[Any]:
+    """The IPv4 routes of table main through one link; the kernel filters."""
+    message = rtmsg()
+    message["family"], message["table"] = AF_INET, TABLE_MAIN
+    message["attrs"] = [("RTA_OIF", index)]
+    return await dump(ip, message, RTM_GETROUTE)
+
+
+async def change_link(
+    ip: Any, index: int, *, mtu: int | None = None, alias: str | None = None, family: bytes = b"", up: bool = False
+) -> None:
+    """Sets what is given, in one message. (The kernel raises the link before it reads `family`: two calls for both.)"""
+    message = LinkChange()
+    message["index"] = index
+    if up:
+        message["flags"] = message["change"] = IFF_UP
+    given = (("IFLA_MTU", mtu), ("IFLA_IFALIAS", alias), ("IFLA_AF_SPEC", family or None))
+    message["attrs"] = [(name, value) for name, value in given if value is not None]
+    async for _ in await ip.nlm_request(message, msg_type=RTM_SETLINK, msg_flags=NLM_F_REQUEST | NLM_F_ACK):
+        pass
+
+
+def accept_local() -> bytes:
+    """IFLA_AF_SPEC: accept packets whose source is an address of this host (our own ICMP errors on flannel0)."""
+    setting = attribute(ACCEPT_LOCAL, struct.pack("=I", 1))
+    return attribute(NESTED | AF_INET, attribute(NESTED | INET_CONF, setting))
+
+
+def no_ipv6_address() -> bytes:
+    """IFLA_AF_SPEC: no link-local address, hence no router solicitations from it."""
+    return attribute(NESTED | AF_INET6, attribute(INET6_ADDR_GEN_MODE, bytes([ADDR_GEN_MODE_NONE])))
+
+
+def attribute(kind: int, payload: bytes) -> bytes:
+    """One netlink attribute, padded to four bytes."""
+    return struct.pack("=HH", 4 + len(payload), kind) + payload + bytes(-len(payload) % 4)
+
+
+def main_routes_to(destination: Prefix, path: Path = ROUTE_FILE) -> Iterator[MainRoute]:
+    """The routes of table main to exactly this IPv4 prefix, best first.
+
+    From /proc and not netlink: the kernel cannot filter a dump by destination, and decoding 20,000 routes takes 0.8 s
+    against 20 ms here.
+    """
+    wanted = f"\t{inet(IPv4Address(destination.address)):08X}\t"
+    mask = f"{inet(IPv4Address(0xFFFFFFFF & ~destination.host_mask)):08X}"
+    with path.open(encoding="ascii") as file:
+        for line in file:
+            if wanted not in line:
+                continue
+            device, base, gateway, _flags, _references, _use, metric, netmask, *_ = line.split()
+            if f"\t{base}\t" == wanted and netmask == mask:
+                via = IPv4Address(int(gateway, 16).to_bytes(4, "little" if inet(IPv4Address(1)) != 1 else "big"))
+                yield MainRoute(destination, device, via if int(via) else None, int(metric))

@@ -1,0 +1,206 @@
+"""Facts in, report out: pure functions that draw the verdict, the law and the peers together.
+
+Must not read anything itself. The law, *received = delivered + dropped + in flight*, is only added up here; that it
+holds is the dataplane's work, and what is left over is shown as `unexplained` rather than hidden.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from ipaddress import IPv4Address
+from typing import TYPE_CHECKING, Literal
+
+from udpbackend.model import Lease
+from udpbackend.observe import report
+from udpbackend.observe.facts import Facts
+
+if TYPE_CHECKING:
+    from udpbackend.dataplane.native import PeerCounters
+
+KERNEL_DROPS: dict[str, tuple[Literal["tx", "rx"], str, str]] = {
+    "flannel0_tx_dropped": (
+        "tx",
+        "packets the kernel dropped at flannel0 before we read them: its queue was full",
+        (
+            "a burst: lengthen the queue, `ip link set flannel0 txqueuelen 5000`; if it grows all the time, the daemon "
+            "lacks CPU time: give it more or use --workers"
+        ),
+    ),
+    "flannel0_rx_dropped": (
+        "rx",
+        "packets the kernel dropped at flannel0 after we handed them over",
+        "the host's input queue is full or its memory short: raise net.core.netdev_max_backlog, look at `free`",
+    ),
+    "socket_rx_dropped": (
+        "rx",
+        "datagrams the kernel dropped at the UDP socket before we read them: its buffer was full, or a checksum wrong",
+        (
+            "raise net.core.rmem_max and restart; if it grows all the time, the daemon lacks CPU time: give it more or "
+            "use --workers"
+        ),
+    ),
+}
+"""Name -> direction, meaning, cure of the drops that only the kernel counts."""
+
+
+def build(facts: Facts) -> report.Report:
+    """The report of one moment."""
+    counters = _counters(facts)
+    peers = _peers(facts)
+    return report.Report(
+        version=facts.version,
+        node=facts.node,
+        started_at=facts.started_at,
+        uptime_s=round(facts.uptime_s, 3),
+        verdict=_verdict(facts, peers),
+        network=_network(facts),
+        interface=_interface(facts),
+        offloads=list(facts.offloads),
+        registry=_registry(facts),
+        routes=facts.routes,
+        peers=peers,
+        counters=counters,
+        kernel=[
+            report.KernelDrops(name=name, direction=direction, value=facts.kernel[name], meaning=meaning, cure=cure)
+            for name, (direction, meaning, cure) in KERNEL_DROPS.items()
+            if name in facts.kernel
+        ],
+        law=report.Law(tx=_terms(counters, "tx", facts.in_flight), rx=_terms(counters, "rx", 0)),
+        rates=facts.rates,
+        last_error=facts.last_error,
+        loop=report.Loop(lag_s=round(facts.loop_lag_s, 6)),
+    )
+
+
+def seen(peers: Sequence[report.Peer]) -> int:
+    """How many peers have sent us a good packet since the daemon started. Without traffic a healthy one is silent."""
+    return sum(peer.silent_s is not None for peer in peers)
+
+
+def _verdict(facts: Facts, peers: Sequence[report.Peer]) -> report.Verdict:
+    if facts.waiting_for is not None:
+        text = f"starting, waiting for {facts.waiting_for}"
+        return report.Verdict(
+            state="starting", text=text, reasons=[f"waiting for {facts.waiting_for}", *facts.problems]
+        )
+    reasons = list(facts.problems)
+    if facts.registry.degraded is not None:
+        reasons.append(f"registry: {facts.registry.degraded}")
+    parts = [_peers_text(facts, peers)]
+    if facts.registry.age_s is not None:
+        seconds = facts.registry.age_s
+        parts.append(f"registry view {f'{seconds:.0f} s' if seconds < 60 else report.age(seconds)} old")
+    if reasons:
+        return report.Verdict(state="degraded", text=f"degraded, {', '.join([*reasons, *parts])}", reasons=reasons)
+    return report.Verdict(state="ready", text=f"ready, {', '.join(parts)}", reasons=[])
+
+
+def _peers_text(facts: Facts, peers: Sequence[report.Peer]) -> str:
+    noun = "peer" if len(peers) == 1 else "peers"
+    if not peers:
+        return "no peers yet"
+    if not facts.infos:  # the kernel moves the packets: we cannot know who was seen
+        return f"{len(peers)} {noun}"
+    return f"{seen(peers)} of {len(peers)} {noun} seen"
+
+
+def _network(facts: Facts) -> report.Network | None:
+    if facts.network is None:
+        return None
+    return report.Network(
+        network=str(facts.network.network),
+        subnet=None if facts.subnet is None else str(facts.subnet),
+        backend=facts.network.backend.type,
+        port=facts.port,
+        source_check=facts.source_check,
+    )
+
+
+def _interface(facts: Facts) -> report.Interface | None:
+    endpoint, overlay = facts.endpoint, facts.overlay
+    if endpoint is None:
+        return None
+    return report.Interface(
+        name=endpoint.interface,
+        address=str(endpoint.address),
+        public_ip=str(endpoint.public_ip),
+        mtu=endpoint.mtu,
+        overlay_device=None if overlay is None else overlay.device,
+        overlay_address=None if overlay is None else str(overlay.address),
+        overlay_mtu=None if overlay is None else overlay.mtu,
+    )
+
+
+def _registry(facts: Facts) -> report.Registry:
+    view = facts.registry
+    return report.Registry(
+        kind=view.kind,
+        source=view.source,
+        revision=view.revision,
+        synced_at=view.synced_at,
+        age_s=None if view.age_s is None else round(view.age_s, 3),
+        degraded=view.degraded,
+    )
+
+
+def _counters(facts: Facts) -> list[report.Counter]:
+    return [
+        report.Counter(
+            name=info.name,
+            direction=info.direction,  # type: ignore[arg-type]  # the C list knows no other
+            kind=info.kind,  # type: ignore[arg-type]
+            value=value,
+            meaning=info.meaning,
+            cure=info.cure,
+        )
+        for info, value in zip(facts.infos, facts.counters, strict=True)
+    ]
+
+
+def _terms(counters: Sequence[report.Counter], direction: str, in_flight: int) -> report.Terms:
+    total = dict.fromkeys(("received", "delivered", "dropped", "note"), 0)
+    for counter in counters:
+        if counter.direction == direction:
+            total[counter.kind] += counter.value
+    received, delivered, dropped = total["received"], total["delivered"], total["dropped"]
+    return report.Terms(
+        received=received,
+        delivered=delivered,
+        dropped=dropped,
+        in_flight=in_flight,
+        unexplained=received - delivered - dropped - in_flight,
+    )
+
+
+def _peers(facts: Facts) -> list[report.Peer]:
+    """Every node of the registry or of the table, by address: they differ for the moment before a publish."""
+    leases: dict[int, list[Lease]] = {}
+    for lease in facts.leases:
+        if lease.subnet != facts.subnet:
+            leases.setdefault(lease.public_ip, []).append(lease)
+    counted = {int(peer.address): peer for peer in facts.peers}
+    return [
+        _peer(address, leases.get(address, ()), counted.get(address), facts.port)
+        for address in sorted(leases.keys() | counted.keys())
+    ]
+
+
+def _peer(address: int, leases: Sequence[Lease], counted: PeerCounters | None, port: int | None) -> report.Peer:
+    node = next((lease.node for lease in leases if lease.node), "")
+    public_ip = str(IPv4Address(address))
+    subnets = [str(lease.subnet) for lease in sorted(leases, key=lambda lease: lease.subnet)]
+    if counted is None:
+        return report.Peer(node=node, public_ip=public_ip, port=port, subnets=subnets)
+    return report.Peer(
+        node=node,
+        public_ip=public_ip,
+        port=counted.port,
+        subnets=subnets,
+        tx_packets=counted.tx_packets,
+        tx_bytes=counted.tx_bytes,
+        rx_packets=counted.rx_packets,
+        rx_bytes=counted.rx_bytes,
+        path_mtu=counted.path_mtu,
+        path_mtu_left_s=counted.path_mtu_left_s,
+        silent_s=None if counted.silent_s is None else round(counted.silent_s, 3),
+    )

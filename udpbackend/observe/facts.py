@@ -1,0 +1,96 @@
+"""What the daemon tells the observers: plain values, and the protocol by which they are asked for.
+
+Owns the list of facts a report is built from. It must not know where they come from: the daemon collects them, so
+nothing here touches the host, a registry or the C extension.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from ipaddress import IPv4Address
+from typing import TYPE_CHECKING, Protocol
+
+from udpbackend.model import Endpoint, Lease, NetworkConfig, Prefix
+from udpbackend.observe.report import Rates
+
+if TYPE_CHECKING:  # the C extension is not needed to describe its counters
+    from udpbackend.dataplane.native import CounterInfo, PeerCounters
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overlay:
+    """The overlay device as it stands in the host."""
+
+    device: str
+    address: IPv4Address
+    mtu: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegistryView:
+    """The registry as the subnet manager sees it."""
+
+    kind: str
+    """`static`, `etcd` or `kube`."""
+    source: str
+    """Where it is: a file, endpoints, the API server's URL; never a secret."""
+    revision: int | None = None
+    synced_at: datetime | None = None
+    """When the view was last known to be current, with a time zone."""
+    age_s: float | None = None
+    """The same on the monotonic clock; None for a registry that does not age, or before the first view."""
+    degraded: str | None = None
+    """Why the view cannot be refreshed; None while it can."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """One moment of the daemon. What does not exist yet keeps its default."""
+
+    version: str
+    node: str
+    started_at: datetime
+    uptime_s: float
+    waiting_for: str | None = None
+    """What a start still waits for ("a lease"); None once packets flow and subnet.env is written."""
+    problems: tuple[str, ...] = ()
+    """What is wrong though packets still flow, one clause each; a degraded registry need not be repeated here."""
+
+    network: NetworkConfig | None = None
+    subnet: Prefix | None = None
+    """Our own lease's."""
+    port: int | None = None
+    source_check: str | None = None
+    endpoint: Endpoint | None = None
+    overlay: Overlay | None = None
+    offloads: tuple[str, ...] = ()
+
+    registry: RegistryView
+    leases: Sequence[Lease] = ()
+    """Of the last snapshot; our own may be among them."""
+    routes: int = 0
+    """In the published table."""
+
+    infos: Sequence[CounterInfo] = ()
+    """Empty, like the next three, for a backend that leaves its packets to the kernel."""
+    counters: Sequence[int] = ()
+    peers: Sequence[PeerCounters] = ()
+    in_flight: int = 0
+    last_error: str | None = None
+    kernel: Mapping[str, int] = field(default_factory=dict)
+    """Drops by the kernel by a name of build.KERNEL_DROPS, as far as they could be read."""
+
+    rates: Rates = field(default_factory=Rates)
+    loop_lag_s: float = 0.0
+
+
+class Source(Protocol):
+    """What the daemon implements; both are called on its loop, `facts` for every status request and scrape."""
+
+    def waiting_for(self) -> str | None:
+        """What a start still waits for, or None when ready; must not wait for anything."""
+
+    async def facts(self) -> Facts:
+        """Collects one moment. May ask the host; given up after http.DEADLINE_S."""

@@ -1,0 +1,181 @@
+"""The HTTP servers: everything on a unix socket for this host's operator, health and metrics on flannel's TCP port.
+
+Theory of operation: the unix socket is root's (mode 0600) and is there as long as the daemon; the TCP port is
+--healthz-port, off by default, and has no status document. /healthz says that the loop turns and asks for nothing
+else; /readyz asks whether packets flow. A handler that fails or is too slow answers 500 or 504, and that is all.
+
+Must not know what the facts mean. Starts nothing but its own two listeners.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import stat
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+from aiohttp import web
+
+from udpbackend.errors import HostError
+from udpbackend.observe.build import build
+from udpbackend.observe.facts import Facts, Source
+from udpbackend.observe.metrics import CONTENT_TYPE, Metrics
+
+DEADLINE_S = 5.0
+"""For one answer, and for a start."""
+STOP_S = 1.0
+"""What a request under way gets when the daemon stops; aiohttp takes it twice at most."""
+IDLE_S = 30.0
+"""How long a connection may wait for its next request."""
+LARGE = 500
+"""From so many peers on, writing a document would hold up the loop too long: a thread does it."""
+
+
+class Server:
+    """Both listeners. `stop` may be called whatever `start` came to."""
+
+    def __init__(
+        self, source: Source, metrics: Metrics, *, socket_path: Path, healthz_ip: str, healthz_port: int
+    ) -> None:
+        self._source = source
+        self._metrics = metrics
+        self._path = socket_path
+        self._address = (healthz_ip, healthz_port)
+        self._runners: list[web.AppRunner] = []
+        self._inode: int | None = None
+
+    async def start(self) -> None:
+        """Listens; a HostError names the socket or the port that is taken."""
+        try:
+            async with asyncio.timeout(DEADLINE_S):
+                await self._listen_unix()
+                if self._address[1]:
+                    await self._listen_tcp()
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        """Stops listening, gives requests under way a moment, and removes the socket file if it is still ours."""
+        with suppress(FileNotFoundError):
+            if self._inode is not None and self._path.stat().st_ino == self._inode:
+                self._path.unlink()
+        self._inode = None
+        while self._runners:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(3 * STOP_S):
+                    await self._runners.pop().cleanup()
+
+    async def _listen_unix(self) -> None:
+        runner = await self._runner(web.get("/status", self._status))
+        bound = bind(self._path)
+        self._inode = self._path.stat().st_ino
+        await _BoundSite(runner, bound).start()
+
+    async def _listen_tcp(self) -> None:
+        runner = await self._runner()
+        host, port = self._address
+        try:
+            await web.TCPSite(runner, host, port).start()
+        except OSError as error:
+            why = os.strerror(error.errno) if error.errno else str(error)
+            raise HostError(f"cannot listen on {host} port {port} (--healthz-ip, --healthz-port): {why}") from error
+
+    async def _runner(self, *more: web.RouteDef) -> web.AppRunner:
+        app = web.Application(client_max_size=1024)
+        app.add_routes(
+            [
+                web.get("/healthz", self._healthz),
+                web.get("/readyz", self._readyz),
+                web.get("/metrics", self._metrics_text),
+                *more,
+            ]
+        )
+        runner = web.AppRunner(
+            app, handle_signals=False, access_log=None, shutdown_timeout=STOP_S, keepalive_timeout=IDLE_S
+        )
+        await runner.setup()
+        self._runners.append(runner)
+        return runner
+
+    async def _healthz(self, _: web.Request) -> web.Response:
+        return web.Response(text="udp-backend is running\n")
+
+    async def _readyz(self, _: web.Request) -> web.Response:
+        waiting_for = self._source.waiting_for()
+        if waiting_for is not None:
+            return web.Response(status=503, text=f"udp-backend is not ready yet: waiting for {waiting_for}\n")
+        return web.Response(text="udp-backend is ready\n")
+
+    async def _status(self, _: web.Request) -> web.Response:
+        body = await self._document(lambda facts: msgspec.json.encode(build(facts)))
+        return web.Response(body=body, content_type="application/json")
+
+    async def _metrics_text(self, _: web.Request) -> web.Response:
+        body = await self._document(lambda facts: self._metrics.render(build(facts)))
+        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE})
+
+    async def _document(self, write: Callable[[Facts], bytes]) -> bytes:
+        async with asyncio.timeout(DEADLINE_S):
+            facts = await self._source.facts()
+            if max(len(facts.peers), len(facts.leases)) < LARGE:
+                return write(facts)
+            return await asyncio.to_thread(write, facts)
+
+
+class _BoundSite(web.BaseSite):
+    """A listener on a unix socket that is bound already, with the mode it shall have."""
+
+    def __init__(self, runner: web.AppRunner, bound: socket.socket) -> None:
+        super().__init__(runner)
+        self._bound = bound
+
+    @property
+    def name(self) -> str:
+        return f"http://unix:{self._bound.getsockname()}:"
+
+    async def start(self) -> None:
+        await super().start()
+        protocol = self._runner.server
+        assert protocol is not None  # noqa: S101  # set up by Server._runner; the base class has checked it
+        self._server = await asyncio.get_running_loop().create_unix_server(protocol, sock=self._bound)
+
+
+def bind(path: Path) -> socket.socket:
+    """A unix socket at `path`, mode 0600, not yet listening. What a dead daemon left there is removed."""
+    bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _clear(path)
+        bound.bind(str(path))
+        path.chmod(0o600)  # nobody can connect before it listens
+    except OSError as error:
+        bound.close()
+        why = error.strerror or str(error)  # a path that is too long has no errno
+        raise HostError(f"cannot make the status socket {path}: {why}") from error
+    except HostError:
+        bound.close()
+        raise
+    return bound
+
+
+def _clear(path: Path) -> None:
+    """Removes a socket file on which nobody listens."""
+    try:
+        if not stat.S_ISSOCK(path.lstat().st_mode):
+            raise HostError(f"cannot make the status socket {path}: a file that is no socket is there")
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink(missing_ok=True)
+            return
+        except BlockingIOError:  # it listens and its queue is full
+            pass
+    raise HostError(f"another udp-backend answers on {path}: stop it, or give this one its own --subnet-file")

@@ -1,0 +1,67 @@
+"""What is generated from the code: the JSON schema of the status document and the table of counters in the docs.
+
+`python -m udpbackend.observe.reference` writes both into a checkout; tests prove them fresh. No part of the daemon.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from udpbackend.dataplane.native import CounterInfo, counter_infos
+from udpbackend.observe.build import KERNEL_DROPS
+from udpbackend.observe.report import Report
+
+ROOT = Path(__file__).parents[2]
+SCHEMA = Path(__file__).with_name("status.schema.json")
+DOCS = ROOT / "docs" / "operations.md"
+BEGIN, END = "<!-- counters: begin -->", "<!-- counters: end -->"
+
+
+def status_schema() -> str:
+    """The JSON schema of `/status` and of `udp-backend status -o json`."""
+    schema = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Status of udp-backend",
+        **msgspec.json.schema(Report),
+    }
+    return json.dumps(schema, indent=2) + "\n"
+
+
+def counter_table(infos: Sequence[CounterInfo] | None = None) -> str:
+    """Every counter with its meaning and its cure, as Markdown: the dataplane's, then the kernel's beside them."""
+    rows = counter_infos() if infos is None else infos
+    drops = [(row.name, row.meaning, row.cure) for row in rows if row.kind == "dropped"]
+    others = [(row.name, row.meaning, row.cure) for row in rows if row.kind != "dropped"]
+    kernel = [(name, meaning, cure) for name, (_, meaning, cure) in KERNEL_DROPS.items()]
+    parts = [
+        ("Packets dropped, one counter for each cause:", drops),
+        ("Packets the kernel dropped beside us:", kernel),
+        ("Everything else that is counted:", others),
+    ]
+    return "\n".join(f"{title}\n\n{_table(rows)}" for title, rows in parts)
+
+
+def with_table(text: str) -> str:
+    """The document with the table between its two marks."""
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}\n\n{counter_table()}\n{END}{after}"
+
+
+def _table(rows: Iterable[tuple[str, str, str]]) -> str:
+    lines = ["| counter | meaning | cure |", "|---|---|---|"]
+    lines += [f"| `{name}` | {_cell(meaning)} | {_cell(cure)} |" for name, meaning, cure in rows]
+    return "\n".join(lines) + "\n"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|") or "-"
+
+
+if __name__ == "__main__":
+    SCHEMA.write_text(status_schema())
+    DOCS.write_text(with_table(DOCS.read_text()))

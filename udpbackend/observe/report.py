@@ -1,0 +1,166 @@
+"""The status document: what `/status` answers with and what `udp-backend status` reads back.
+
+Owns the JSON model and nothing else. It must not know where the values come from (build.py) nor how they are shown
+(commands/status.py), and it stays cheap to import: a status command starts with it. Within `schema` 1 fields are only
+added. Times are RFC 3339, sizes bytes, durations seconds, rates per second; null means "not known (yet)".
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+SOCKET_NAME = "udp-backend.sock"
+
+
+def status_socket(subnet_file: str | Path) -> Path:
+    """Where a daemon with this `--subnet-file` answers unless told otherwise: one socket beside each subnet.env."""
+    return Path(subnet_file).with_name(SOCKET_NAME)
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """What an operator wants to know first."""
+
+    state: Literal["ready", "degraded", "starting"]
+    text: str
+    reasons: list[str]
+
+
+class Network(msgspec.Struct, frozen=True, kw_only=True):
+    """The overlay network and our share of it."""
+
+    network: str
+    subnet: str | None
+    backend: str
+    port: int | None
+    source_check: str | None
+
+
+class Interface(msgspec.Struct, frozen=True, kw_only=True):
+    """The two interfaces between which packets move: the underlay's and the overlay's."""
+
+    name: str
+    address: str
+    public_ip: str
+    mtu: int
+    overlay_device: str | None
+    overlay_address: str | None
+    overlay_mtu: int | None
+
+
+class Registry(msgspec.Struct, frozen=True, kw_only=True):
+    """How old our view of the leases is and where it comes from."""
+
+    kind: str
+    source: str
+    revision: int | None
+    synced_at: datetime | None
+    age_s: float | None
+    degraded: str | None
+
+
+class Peer(msgspec.Struct, frozen=True, kw_only=True):
+    """Another node, counted in inner packets and bytes since it first appeared."""
+
+    node: str
+    public_ip: str
+    port: int | None
+    subnets: list[str]
+    tx_packets: int = 0
+    tx_bytes: int = 0
+    rx_packets: int = 0
+    rx_bytes: int = 0
+    path_mtu: int | None = None
+    path_mtu_left_s: int = 0
+    silent_s: float | None = None
+
+
+class Counter(msgspec.Struct, frozen=True, kw_only=True):
+    """One counter of the dataplane; `received`, `delivered` and `dropped` are the terms of the law."""
+
+    name: str
+    direction: Literal["tx", "rx"]
+    kind: Literal["received", "delivered", "dropped", "note"]
+    value: int
+    meaning: str
+    cure: str
+
+
+class KernelDrops(msgspec.Struct, frozen=True, kw_only=True):
+    """Packets the kernel dropped beside us, before we were given them or after it took them."""
+
+    name: str
+    direction: Literal["tx", "rx"]
+    value: int
+    meaning: str
+    cure: str
+
+
+class Terms(msgspec.Struct, frozen=True, kw_only=True):
+    """The law in one direction: received = delivered + dropped + in_flight + unexplained."""
+
+    received: int
+    delivered: int
+    dropped: int
+    in_flight: int
+    unexplained: int
+
+
+class Law(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether every packet is accounted for; a packet under way in a worker may show as unexplained for a moment."""
+
+    tx: Terms
+    rx: Terms
+
+
+class Rates(msgspec.Struct, frozen=True, kw_only=True):
+    """Traffic over the last `over_s` seconds; 0 while there is nothing to compare with."""
+
+    tx_packets_per_s: float = 0.0
+    tx_bits_per_s: float = 0.0
+    rx_packets_per_s: float = 0.0
+    rx_bits_per_s: float = 0.0
+    over_s: float = 0.0
+
+
+class Loop(msgspec.Struct, frozen=True, kw_only=True):
+    """The longest time the event loop was late in the last few seconds."""
+
+    lag_s: float
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything a running daemon says of itself."""
+
+    schema: Literal[1] = 1
+    version: str
+    node: str
+    started_at: datetime
+    uptime_s: float
+    verdict: Verdict
+    network: Network | None
+    interface: Interface | None
+    offloads: list[str]
+    registry: Registry
+    routes: int
+    peers: list[Peer]
+    counters: list[Counter]
+    kernel: list[KernelDrops]
+    law: Law
+    rates: Rates
+    last_error: str | None
+    loop: Loop
+
+
+def age(seconds: float) -> str:
+    """A duration as kubectl writes it, two units at most: `42s`, `3m12s`, `5h3m`, `12d7h`."""
+    total = max(0, int(seconds))
+    minutes, hours, days = total // 60, total // 3600, total // 86400
+    if days:
+        return f"{days}d{hours % 24}h"
+    if hours:
+        return f"{hours}h{minutes % 60}m"
+    return f"{minutes}m{total % 60}s" if minutes else f"{total}s"

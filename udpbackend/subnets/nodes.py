@@ -1,0 +1,103 @@
+"""The text of a static registry: a network configuration and `Nodes`, checked as a whole.
+
+Pure: bytes in, leases out, or a ConfigError with the key path of the first thing that is wrong. Written for 65,536
+nodes: prefixes are integers, and overlaps are found in sorted order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from ipaddress import IPv4Address
+from typing import Any
+
+from udpbackend.errors import ConfigError
+from udpbackend.gojson import Fields, decode, shown
+from udpbackend.model import Lease, NetworkConfig, Prefix
+from udpbackend.subnets.config import read_config
+
+LONGEST_SUBNET = 30
+"""The fewest addresses of use to a node: flannel0's, the bridge's and one pod's."""
+
+
+def parse_nodes(data: bytes) -> tuple[NetworkConfig, tuple[Lease, ...]]:
+    """The configuration and every node's lease, in the order of their subnets. Raises ConfigError."""
+    fields = Fields(decode(data))
+    config = read_config(fields)
+    values = fields.raw("Nodes")
+    if not isinstance(values, list):
+        got = shown(values) if "Nodes" in fields else "no such key"
+        raise ConfigError(f'Nodes: expected a list of {{"Name", "PublicIP", "Subnet"}} objects, got {got}')
+    leases = [_lease(value, f"Nodes[{i}]", config.network) for i, value in enumerate(values)]
+    _require_unique(leases, "Name", lambda lease: lease.node or None)
+    _require_unique(leases, "PublicIP", lambda lease: lease.public_ip)
+    return config, tuple(leases[i] for i in _disjoint(leases))
+
+
+def _lease(value: Any, path: str, network: Prefix) -> Lease:
+    node = Fields(value, path)
+    public_ip = _public_ip(node)
+    subnet = _subnet(node)
+    if not network.contains(subnet):
+        raise ConfigError(f"{node.place('Subnet')}: {subnet} is not inside the Network {network}")
+    if network.address <= public_ip <= network.last:
+        raise ConfigError(
+            f"{node.place('PublicIP')}: {IPv4Address(public_ip)} is inside the Network {network}: "
+            "expected an address outside the overlay"
+        )
+    return Lease(subnet, public_ip, node.string("Name"))
+
+
+def _public_ip(node: Fields) -> int:
+    text = node.string("PublicIP")
+    try:
+        address = IPv4Address(text)
+    except ValueError:
+        address = IPv4Address(0)
+    if int(address) >> 24 in (0, 127) or int(address) >> 28 >= 14:  # this host, loopback, multicast, reserved
+        got = repr(text) if text else "nothing"
+        raise ConfigError(f"{node.place('PublicIP')}: expected the IPv4 address of a host, got {got}")
+    return int(address)
+
+
+def _subnet(node: Fields) -> Prefix:
+    text = node.string("Subnet")
+    try:
+        subnet = Prefix.parse(text)
+    except ConfigError as error:
+        raise ConfigError(f"{node.place('Subnet')}: {error}") from None
+    if subnet.version != 4 or subnet.bits > LONGEST_SUBNET:
+        raise ConfigError(
+            f"{node.place('Subnet')}: expected an IPv4 subnet of /{LONGEST_SUBNET} or larger, got {text!r}"
+        )
+    return subnet
+
+
+def _require_unique(leases: list[Lease], key: str, value_of: Callable[[Lease], object]) -> None:
+    seen: dict[object, int] = {}
+    for i, lease in enumerate(leases):
+        value = value_of(lease)
+        first = seen.setdefault(value, i) if value is not None else i
+        if first != i:
+            text = lease.public_address if key == "PublicIP" else shown(value)
+            raise ConfigError(f"Nodes[{i}].{key}: {text} is that of {_called(leases, first)} too")
+
+
+def _disjoint(leases: list[Lease]) -> list[int]:
+    """Indexes in the order of the subnets. Prefixes overlap only by nesting, and then they are neighbours in it."""
+    order = sorted(range(len(leases)), key=lambda i: leases[i].subnet.address << 8 | leases[i].subnet.bits)
+    for before, after in zip(order, order[1:], strict=False):
+        if leases[before].subnet.overlaps(leases[after].subnet):
+            first, second = sorted((before, after))
+            one, other = leases[second].subnet, leases[first].subnet
+            relation = f"{one} is the subnet" if one == other else f"{one} overlaps {other}"
+            whose = f"of {_called(leases, first)}" + (" too" if one == other else "")
+            raise ConfigError(f"Nodes[{second}].Subnet: {relation} {whose}{_owner(leases[second])}")
+    return order
+
+
+def _called(leases: list[Lease], i: int) -> str:
+    return f"Nodes[{i}] ({shown(leases[i].node)})" if leases[i].node else f"Nodes[{i}]"
+
+
+def _owner(lease: Lease) -> str:
+    return f", in the node {shown(lease.node)}" if lease.node else ""

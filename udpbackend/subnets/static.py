@@ -1,0 +1,205 @@
+"""The static registry: one JSON file says which node owns which subnet, and may be edited while we run.
+
+Owns the file: reading it, finding this host in it, and noticing edits. The file is looked at four times a second, which
+sees every way of changing it (in place, by rename, through a symlink as Kubernetes does) and needs no watch that could
+be lost. Because a look may fall into the middle of a write, a changed file is read at once and once more at the next
+look: what is good is used at once, what is wrong is believed only when it has not changed since.
+
+An edit that is wrong, or that this process cannot follow, leaves the last good leases in use and the state degraded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import os
+import stat
+import time
+from collections.abc import AsyncGenerator
+from ipaddress import IPv4Address
+from pathlib import Path
+
+import msgspec
+
+from udpbackend.errors import ConfigError, HostError, RestartNeededError
+from udpbackend.model import Lease, NetworkConfig, Snapshot
+from udpbackend.subnets.nodes import parse_nodes
+from udpbackend.subnets.registry import RegistryState
+
+log = logging.getLogger(__name__)
+
+POLL_S = 0.25
+
+Stamp = tuple[int, ...]
+"""What tells one content of a file from another without reading it."""
+
+
+class StaticFile(msgspec.Struct, frozen=True):
+    """One good content of the file."""
+
+    config: NetworkConfig
+    leases: tuple[Lease, ...]
+    """In the order of their subnets."""
+    stamp: Stamp
+
+
+class StaticSubnets:
+    """The registry in `path`; `node_name` says which node this host is, otherwise its public address does."""
+
+    def __init__(self, path: Path, node_name: str | None) -> None:
+        self._path = path
+        self._node_name = node_name
+        self._digest = b""
+        self._parsed: tuple[NetworkConfig, tuple[Lease, ...]] | None = None
+        self._revision = 0
+        self._last_sync = 0.0
+        self._degraded: str | None = None
+
+    @property
+    def state(self) -> RegistryState:
+        """How the registry fares."""
+        return RegistryState("static", str(self._path), self._last_sync, self._degraded, self._revision)
+
+    def load(self) -> StaticFile:
+        """Reads and checks the file now. Raises ConfigError, or HostError if it cannot be read."""
+        file = self._read()
+        self._revision += 1
+        self._last_sync = time.time()
+        return file
+
+    def snapshot(self, file: StaticFile) -> Snapshot:
+        """The leases of a file just loaded; `watch` yields only what comes after them."""
+        return Snapshot(file.leases, self._revision)
+
+    def own(self, file: StaticFile, public_ip: IPv4Address) -> Lease:
+        """This host's lease. Raises ConfigError that says what to mend."""
+        lease = self._find(file, int(public_ip))
+        if lease is None and self._node_name is not None:
+            raise ConfigError(
+                f"this host is not among the nodes of {self._path}: none has the Name {self._node_name!r}; "
+                "add it, or correct --node-name"
+            )
+        if lease is None:
+            raise ConfigError(
+                f"this host ({public_ip}) is not among the nodes of {self._path}: add a node with this PublicIP, "
+                "choose another address with --iface or --public-ip, or name the node with --node-name"
+            )
+        if lease.public_ip != int(public_ip):
+            raise ConfigError(
+                f"node {self._node_name!r} of {self._path} has the PublicIP {lease.public_address}, this host has "
+                f"{public_ip}: correct the file, or give --public-ip={lease.public_address} or another --iface"
+            )
+        return lease
+
+    async def watch(self, first: StaticFile, own: Lease) -> AsyncGenerator[Snapshot, None]:
+        """Yields the leases after each good edit that changes them; never ends by itself.
+
+        `first` is what the caller works with already, `own` this host's lease in it.
+        """
+        current, seen, settled, retry = first, first.stamp, False, False
+        while True:
+            await asyncio.sleep(POLL_S)
+            stamp, found = await asyncio.to_thread(self._look, None if retry or not settled else seen)
+            if found is None:
+                if self._degraded is None:
+                    self._last_sync = time.time()
+                continue
+            settled, seen, retry = stamp == seen, stamp, isinstance(found, HostError)
+            try:
+                if not isinstance(found, StaticFile):
+                    raise found
+                self._require_followable(first, own, found)
+            except RestartNeededError as error:
+                self._degrade(f"restart needed: {error}")
+            except (ConfigError, HostError) as error:
+                if settled:
+                    self._degrade(str(error))
+            else:
+                self._recover()
+                if found.leases != current.leases:
+                    current = found
+                    self._revision += 1
+                    yield self.snapshot(current)
+
+    def _look(self, seen: Stamp | None) -> tuple[Stamp, StaticFile | ConfigError | HostError | None]:
+        """What the file holds, unless its stamp is `seen`. Runs in a thread: the disk may be slow."""
+        stamp: Stamp = ()
+        try:
+            stamp = _stamp(self._path.stat())
+            if stamp == seen:
+                return stamp, None
+            file = self._read()
+        except OSError as error:
+            return stamp, _unreadable(self._path, error)
+        except (ConfigError, HostError) as error:
+            return stamp, error
+        return file.stamp, file
+
+    def _read(self) -> StaticFile:
+        try:
+            with self._path.open("rb", opener=_open) as opened:
+                status = os.fstat(opened.fileno())  # before reading: a write in between shows as a new stamp
+                if not stat.S_ISREG(status.st_mode):
+                    raise HostError(f"cannot read {self._path}: expected a regular file")
+                data = opened.read()
+        except OSError as error:
+            raise _unreadable(self._path, error) from None
+        digest = hashlib.sha256(data).digest()
+        if self._parsed is None or digest != self._digest:  # a second look at one content costs no second parsing
+            try:
+                self._parsed, self._digest = parse_nodes(data), digest
+            except ConfigError as error:
+                raise ConfigError(f"{self._path}: {error}") from None
+        return StaticFile(*self._parsed, _stamp(status))
+
+    def _find(self, file: StaticFile, public_ip: int) -> Lease | None:
+        if self._node_name is not None:
+            return next((lease for lease in file.leases if lease.node == self._node_name), None)
+        return next((lease for lease in file.leases if lease.public_ip == public_ip), None)
+
+    def _require_followable(self, first: StaticFile, own: Lease, new: StaticFile) -> None:
+        """Raises RestartNeededError for what is settled when the daemon starts."""
+        old, config = first.config, new.config
+        for name, before, after in (
+            ("Network", old.network, config.network),
+            ("SubnetLen", old.subnet_len, config.subnet_len),
+            ("Backend", old.backend.options, config.backend.options),
+        ):
+            if before != after:
+                raise RestartNeededError(f"{self._path}: {name} has changed from {before} to {after}")
+        mine = self._find(new, own.public_ip)
+        who = f"this host ({self._node_name or own.public_address})"
+        if mine is None:
+            raise RestartNeededError(f"{self._path}: {who} is no longer among the nodes")
+        if mine.subnet != own.subnet:
+            raise RestartNeededError(
+                f"{self._path}: the Subnet of {who} has changed from {own.subnet} to {mine.subnet}"
+            )
+        if mine.public_ip != own.public_ip:
+            raise RestartNeededError(
+                f"{self._path}: the PublicIP of {who} has changed from {own.public_address} to {mine.public_address}"
+            )
+
+    def _degrade(self, reason: str) -> None:
+        if reason != self._degraded:
+            log.warning("the leases in use stay as they were: %s", reason)
+        self._degraded = reason
+
+    def _recover(self) -> None:
+        if self._degraded is not None:
+            log.info("%s is good again", self._path)
+        self._degraded = None
+        self._last_sync = time.time()
+
+
+def _open(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)  # a FIFO must not hold us up before it is refused
+
+
+def _stamp(status: os.stat_result) -> Stamp:
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+def _unreadable(path: Path, error: OSError) -> HostError:
+    return HostError(f"cannot read {path}: {error.strerror}")
