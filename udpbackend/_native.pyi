@@ -1,5 +1,4 @@
-"""The compiled extension: cffi's objects, whose interface is the marked region of native/udpb.h."""
-
+# The compiled extension: cffi's objects, whose interface is the marked region of native/udpb.h.
 from typing import Any
 
 ffi: Any

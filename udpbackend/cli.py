@@ -1,4 +1,4 @@
-"""The program's front door: what did the operator ask for, and with what status does the program end?
+"""The program's front door: what the operator asks for, and the status the program ends with.
 
 Owns the choice between the daemon and a sub-command, and is the one place where our errors become a line on stderr. It
 loads neither before it is asked for, so that `status` does not wait for the daemon's imports.

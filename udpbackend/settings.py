@@ -1,7 +1,7 @@
 """What the operator chose, as one frozen value: every setting with its type, its unit and its default.
 
-Owns the way from a written text to a checked value, and the sentence that says what was expected. It does not know where
-a text was written: flags.py hands over each text with the name of its place, and an error repeats that name.
+Owns the way from a written text to a checked value, and the sentence that says what was expected. It does not know
+where a text was written: flags.py hands over each text with the name of its place, and an error repeats that name.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from udpbackend.errors import UsageError
 
 SourceCheck = Literal["subnet", "peer", "off"]
 SOURCE_CHECKS = ("subnet", "peer", "off")
+
+ANY_ADDRESS = IPv4Address(0)
 
 SOCKET_PATH_BYTES = 107
 """The longest name of a UNIX socket: sun_path without its final zero byte."""
@@ -49,7 +51,7 @@ class Settings:
     subnet_file: Path = Path("/run/flannel/subnet.env")
     """Written for the CNI plugin once the network is up."""
 
-    healthz_ip: IPv4Address | IPv6Address = IPv4Address("0.0.0.0")  # noqa: S104 flannel's default
+    healthz_ip: IPv4Address | IPv6Address = ANY_ADDRESS
     """The address the health and metrics server listens on."""
 
     healthz_port: int = 0
@@ -83,8 +85,8 @@ class Settings:
 
     @classmethod
     def read(cls, given: Mapping[str, Given]) -> Self:
-        """Checks the texts given for each field. An empty text counts as not given; raises UsageError naming the place."""
-        values = {}
+        """Checks the texts given for each field; an empty one counts as none. Raises UsageError naming the place."""
+        values: dict[str, Any] = {}
         for field, item in given.items():
             texts = tuple(text for text in item.texts if text)
             if field in REPEATABLE:

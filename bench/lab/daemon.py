@@ -129,7 +129,7 @@ class Overlay:
 
         def ready() -> bool:
             if process.returncode is not None:
-                raise LabError(f"{process.name} ended with status {process.returncode}\n{process.tail()}")
+                raise LabError(f"{process.name} ended with status {process.returncode}")
             return (self.run_directory(host) / "subnet.env").exists() and self._asked(host) is not None
 
         try:

@@ -5,6 +5,8 @@ Knows no namespaces and runs nothing.
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,7 +73,16 @@ def ping(text: str) -> Ping:
     return Ping(sent, received, float(times[1]), float(times[2]), float(times[3]))
 
 
-def _end(text: str) -> dict[str, Any]:
+@contextmanager
+def _as_iperf_prints() -> Iterator[None]:
+    """Turns what goes wrong while reading a document of another shape into a LabError."""
+    try:
+        yield
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise LabError(f"iperf3 printed something else than expected: {error!r}") from error
+
+
+def _end(text: str, protocol: str) -> dict[str, Any]:
     """The final sums of an iperf3 JSON document; its own error message becomes ours."""
     try:
         document = json.loads(text)
@@ -79,17 +90,17 @@ def _end(text: str) -> dict[str, Any]:
         raise LabError(f"iperf3 printed no JSON: {text.strip()[:300]!r}") from None
     if error := document.get("error"):
         raise LabError(f"iperf3: {error}")
-    end = document.get("end")
-    if not end:
-        raise LabError("iperf3 printed no result")
-    return {**end, "protocol": document["start"]["test_start"]["protocol"]}
+    found = document["start"]["test_start"]["protocol"]
+    if found != protocol:
+        raise LabError(f"this is no {protocol} run of iperf3 but {found}")
+    end: dict[str, Any] = document["end"]
+    return end
 
 
+@_as_iperf_prints()
 def iperf_tcp(text: str) -> Tcp:
     """Reads `iperf3 -J` of a TCP run in either direction."""
-    end = _end(text)
-    if end["protocol"] != "TCP":
-        raise LabError(f"this is no TCP run of iperf3 but {end['protocol']}")
+    end = _end(text, "TCP")
     received = end["sum_received"]
     return Tcp(
         received_bytes=int(received["bytes"]),
@@ -100,11 +111,10 @@ def iperf_tcp(text: str) -> Tcp:
     )
 
 
+@_as_iperf_prints()
 def iperf_udp(text: str) -> Udp:
     """Reads `iperf3 -u -J` in either direction."""
-    end = _end(text)
-    if end["protocol"] != "UDP":
-        raise LabError(f"this is no UDP run of iperf3 but {end['protocol']}")
+    end = _end(text, "UDP")
     received, both = end["sum_received"], end["sum"]
     return Udp(
         received_bytes=int(received["bytes"]),

@@ -17,7 +17,7 @@ class LabError(Exception):
     """The laboratory could not do what it was asked to; the message is complete and meant to be read."""
 
 
-def until(condition: Callable[[], T], deadline_s: float, what: str) -> T:
+def until(condition: Callable[[], T | None], deadline_s: float, what: str) -> T:
     """Returns the first true value of `condition`; raises LabError when there is none within `deadline_s`.
 
     An exception of the condition ends the wait: a condition that may fail for a while returns False instead.

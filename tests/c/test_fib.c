@@ -260,11 +260,13 @@ static void test_duplicates(void)
 		memcpy(entries + 1, shared, sizeof(shared));
 		entries[9] = twice[i][1];
 		CHECK(fib_build(entries, 10, &fib) == -EEXIST);
-		for (uint8_t version = 6; version <= 6; version++) {
-			entries[0].version = entries[9].version = version; /* the same in IPv6 */
-			CHECK(fib_build(entries, 10, &fib) == -EEXIST);
-		}
 		CHECK(fib == NULL);
+		entries[0].version = entries[9].version = 6; /* the same in IPv6 */
+		CHECK(fib_build(entries, 10, &fib) == -EEXIST);
+		entries[9].version = 4; /* and one of each is none */
+		entries[9].prefix_bits = 31;
+		CHECK(fib_build(entries, 10, &fib) == 0);
+		fib_free(fib);
 	}
 }
 

@@ -91,7 +91,9 @@ def pack_route(prefix: Prefix, peer: int = 0, port: int = 0) -> bytes:
 class Dataplane:
     """The handle. Close its queues and call `close` when done; `turn` is the only call made for every packet."""
 
-    def __init__(self, *, tun_mtu: int, tun_address: IPv4Address, local_address: IPv4Address, source_check: str) -> None:
+    def __init__(
+        self, *, tun_mtu: int, tun_address: IPv4Address, local_address: IPv4Address, source_check: str
+    ) -> None:
         config = ffi.new("struct udpb_config *")
         config.tun_mtu_bytes = tun_mtu
         config.tun_address_be = inet(tun_address)
@@ -178,5 +180,3 @@ def _peer(row: Any) -> PeerCounters:
 def _check(result: int, what: str) -> None:
     if result < 0:
         raise DataplaneError(f"cannot {what}: {os.strerror(-result)}")
-
-

@@ -1,7 +1,7 @@
 """The uvloop side of the pump: when a queue has work, one call into C.
 
-Owns a queue's registration with the event loop. It must not know peers or routes. Only the queue's own epoll fd is handed to
-the loop, never the TUN or the socket: uvloop drops an fd for good at its first EPOLLERR.
+Owns a queue's registration with the event loop. It must not know peers or routes. Only the queue's own epoll fd is
+handed to the loop, never the TUN or the socket: uvloop drops an fd for good at its first EPOLLERR.
 """
 
 from __future__ import annotations

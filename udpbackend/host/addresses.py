@@ -1,4 +1,4 @@
-"""This host's links, IPv4 addresses and ways out, as plain data.
+"""The links, IPv4 addresses and ways out of this host, as plain data.
 
 Owns the reading over netlink that `interface` chooses from, and the list of local addresses nobody else may claim.
 Must not know the rules of the choice.
@@ -13,19 +13,20 @@ from typing import Any
 from pyroute2.netlink.exceptions import NetlinkError
 
 from udpbackend.host import rtnetlink
-from udpbackend.host.interface import Address, Link, Ways, Wish, choose
+from udpbackend.host.interface import Address, Link, Ways, choose, explicit
 from udpbackend.host.netlink import Netlink, failing
 from udpbackend.model import Endpoint, Prefix
+from udpbackend.settings import Settings
 
 DEFAULT = Prefix(0, 0)
 IFA_F_TEMPORARY, IFA_F_DEPRECATED, IFA_F_PERMANENT = 0x01, 0x20, 0x80
 
 
-async def select_endpoint(netlink: Netlink, wish: Wish, *, own_link: str = "flannel0") -> Endpoint:
-    """The interface and addresses to use; HostError where the wish cannot be met."""
+async def select_endpoint(netlink: Netlink, settings: Settings, *, own_link: str = "flannel0") -> Endpoint:
+    """The interface and addresses to use; HostError where what the operator said cannot be met."""
     links = await read_links(netlink)
-    ways = await netlink.call(lambda ip: _ways(ip, wish, links))
-    return choose(wish, [link for link in links if link.name != own_link], ways)
+    ways = await netlink.call(lambda ip: _ways(ip, settings, links))
+    return choose(settings, [link for link in links if link.name != own_link], ways)
 
 
 async def read_links(netlink: Netlink) -> tuple[Link, ...]:
@@ -73,10 +74,10 @@ def _address(message: Any) -> Address:
     )
 
 
-async def _ways(ip: Any, wish: Wish, links: tuple[Link, ...]) -> Ways:
-    if wish.iface_can_reach:
-        return await _reach(ip, wish.iface_can_reach)
-    if wish.explicit or wish.public_ip:
+async def _ways(ip: Any, settings: Settings, links: tuple[Link, ...]) -> Ways:
+    if settings.iface_can_reach:
+        return await _reach(ip, settings.iface_can_reach)
+    if explicit(settings) or settings.public_ip:
         return Ways()
     with failing("read the routing table"):
         devices = [route.device for route in rtnetlink.main_routes_to(DEFAULT) if route.device != "*"]

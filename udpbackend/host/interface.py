@@ -8,15 +8,20 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from ipaddress import AddressValueError, IPv4Address, ip_address
-from typing import Any
+from functools import partial
+from ipaddress import IPv4Address, ip_address
 
 from udpbackend.errors import HostError
 from udpbackend.model import Endpoint
+from udpbackend.settings import Settings
 
 logger = logging.getLogger(__name__)
+
+Choice = tuple["Link", IPv4Address]
+Attempt = Callable[[], Choice]
+"""Finds an interface and the address to use on it, or raises LookupError with the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,21 +55,6 @@ class Link:
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
-    """What the operator said about the interface."""
-
-    iface: tuple[str, ...] = ()
-    iface_regex: tuple[str, ...] = ()
-    iface_can_reach: IPv4Address | None = None
-    public_ip: IPv4Address | None = None
-
-    @property
-    def explicit(self) -> bool:
-        """Whether any of the interface flags was given."""
-        return bool(self.iface or self.iface_regex or self.iface_can_reach)
-
-
-@dataclass(frozen=True, slots=True)
 class Ways:
     """What the routing table says, as far as it was asked; an interface index, or why there is none."""
 
@@ -74,43 +64,48 @@ class Ways:
     reach_error: str = "no route"
 
 
-def choose(wish: Wish, links: Sequence[Link], ways: Ways) -> Endpoint:
+def explicit(settings: Settings) -> bool:
+    """Whether any of the interface flags was given."""
+    return bool(settings.iface or settings.iface_regex or settings.iface_can_reach)
+
+
+def choose(settings: Settings, links: Sequence[Link], ways: Ways) -> Endpoint:
     """The endpoint, or HostError with flannel's text, the value and the interfaces there are."""
-    if not wish.explicit:
+    if not explicit(settings):
         try:
-            link, address = _named(str(wish.public_ip), links) if wish.public_ip else _default(links, ways)
+            link, address = _named(str(settings.public_ip), links) if settings.public_ip else _default(links, ways)
         except LookupError as miss:
             raise HostError(f"Failed to find any valid interface to use: {miss}; {_list(links)}") from None
-        return _endpoint(wish, link, address)
+        return _endpoint(settings, link, address)
     misses = []
-    for value, attempt in _attempts(wish, links, ways):
+    for value, attempt in _attempts(settings, links, ways):
         try:
             link, address = attempt()
         except LookupError as miss:
             logger.info("Could not find valid interface matching %s: %s", value, miss)
             misses.append(str(miss))
         else:
-            return _endpoint(wish, link, address)
+            return _endpoint(settings, link, address)
     raise HostError(
         "Failed to find interface to use that matches the interfaces and/or regexes provided: "
         f"{'; '.join(misses)}; {_list(links)}"
     )
 
 
-def _attempts(wish: Wish, links: Sequence[Link], ways: Ways) -> Iterator[tuple[str, Any]]:
-    """flannel's order: every --iface, then every --iface-regex, then --iface-can-reach."""
-    for name in wish.iface:
-        yield name, lambda name=name: _named(name, links)
-    for pattern in wish.iface_regex:
-        yield pattern, lambda pattern=pattern: _matching(pattern, links)
-    if wish.iface_can_reach:
-        yield str(wish.iface_can_reach), lambda: _reaching(wish.iface_can_reach, links, ways)
+def _attempts(settings: Settings, links: Sequence[Link], ways: Ways) -> Iterator[tuple[str, Attempt]]:
+    """In flannel's order: every --iface, then every --iface-regex, then --iface-can-reach."""
+    for name in settings.iface:
+        yield name, partial(_named, name, links)
+    for pattern in settings.iface_regex:
+        yield pattern, partial(_matching, pattern, links)
+    if settings.iface_can_reach:
+        yield str(settings.iface_can_reach), partial(_reaching, settings.iface_can_reach, links, ways)
 
 
-def _named(name: str, links: Sequence[Link]) -> tuple[Link, IPv4Address]:
+def _named(name: str, links: Sequence[Link]) -> Choice:
     try:
         address = ip_address(name)
-    except (ValueError, AddressValueError):
+    except ValueError:
         for link in links:
             if link.name == name:
                 return link, _first(link)
@@ -122,7 +117,7 @@ def _named(name: str, links: Sequence[Link]) -> tuple[Link, IPv4Address]:
     raise LookupError(f"error looking up interface {name}: no interface with given IP found")
 
 
-def _matching(pattern: str, links: Sequence[Link]) -> tuple[Link, IPv4Address]:
+def _matching(pattern: str, links: Sequence[Link]) -> Choice:
     try:
         regex = re.compile(pattern)
     except re.error as error:
@@ -137,18 +132,19 @@ def _matching(pattern: str, links: Sequence[Link]) -> tuple[Link, IPv4Address]:
     raise LookupError(f"Could not match pattern {pattern} to any of the available network interfaces")
 
 
-def _reaching(target: IPv4Address | None, links: Sequence[Link], ways: Ways) -> tuple[Link, IPv4Address]:
+def _reaching(target: IPv4Address, links: Sequence[Link], ways: Ways) -> Choice:
     link = next((link for link in links if link.index == ways.reach), None)
     if link is None:
-        raise LookupError(f"failed to get ifcanreach based interface: couldn't lookup route to {target}: "
-                          f"{ways.reach_error}")
+        raise LookupError(
+            f"failed to get ifcanreach based interface: couldn't lookup route to {target}: {ways.reach_error}"
+        )
     if link.loopback and ways.reach_source:
-        # The target is this very host: flannel takes `lo` with its huge MTU; we take the interface that has the address.
+        # The target is this very host: flannel takes `lo` and its huge MTU, we the interface that has the address.
         return _named(str(ways.reach_source), links)
     return link, ways.reach_source or _first(link)
 
 
-def _default(links: Sequence[Link], ways: Ways) -> tuple[Link, IPv4Address]:
+def _default(links: Sequence[Link], ways: Ways) -> Choice:
     for link in links:
         if link.index == ways.default:
             return link, _first(link)
@@ -162,10 +158,10 @@ def _first(link: Link) -> IPv4Address:
     return usable[0]
 
 
-def _endpoint(wish: Wish, link: Link, address: IPv4Address) -> Endpoint:
+def _endpoint(settings: Settings, link: Link, address: IPv4Address) -> Endpoint:
     if link.mtu <= 0:
         raise HostError(f"failed to determine MTU for {address} interface {link.name}")
-    return Endpoint(link.name, link.index, link.mtu, address, wish.public_ip or address)
+    return Endpoint(link.name, link.index, link.mtu, address, settings.public_ip or address)
 
 
 def _list(links: Sequence[Link]) -> str:

@@ -16,7 +16,7 @@ import os
 import socket
 import threading
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -32,6 +32,8 @@ GROUPS = 0x1 | 0x10 | 0x40
 
 SETTLE_S = 0.05
 """After a change the socket is left alone this long, so that a storm costs twenty wake-ups a second and no more."""
+
+ENDED = "the netlink thread has ended"
 
 DRAIN_MESSAGES = 1024
 """Read at most in one go; what is left wakes us again after SETTLE_S."""
@@ -60,6 +62,7 @@ class Netlink:
     def __init__(self) -> None:
         self._thread = threading.Thread(target=self._run, name="netlink")
         self._watchers: list[asyncio.Event] = []
+        self._over = False
 
     async def __aenter__(self) -> Self:
         self._main = asyncio.get_running_loop()
@@ -76,6 +79,7 @@ class Netlink:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._over = True  # no call comes after the stop in the thread's queue and waits there for ever
         self._loop.call_soon_threadsafe(self._stop.set)
         await self._join()
 
@@ -84,11 +88,16 @@ class Netlink:
 
         Calls run one after the other, so what one reads no other call changes under it.
         """
+        if self._over:
+            raise HostError(ENDED)
+        future = asyncio.run_coroutine_threadsafe(self._serve(work), self._loop)
         try:
-            future = asyncio.run_coroutine_threadsafe(self._serve(work), self._loop)
-        except RuntimeError as error:
-            raise HostError("the netlink thread has ended") from error
-        return await asyncio.wrap_future(future)
+            return await asyncio.wrap_future(future)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            raise HostError(ENDED) from None
 
     def changes(self) -> asyncio.Event:
         """A new event, set in the caller's loop whenever a link, an IPv4 address or an IPv4 route changes.
@@ -114,7 +123,8 @@ class Netlink:
             with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
                 runner.run(self._live())
         finally:
-            self._main.call_soon_threadsafe(self._ended.set_result, None)
+            with suppress(RuntimeError):  # a main loop that was cancelled out of waiting may be closed
+                self._main.call_soon_threadsafe(_settle, self._ended, None)
 
     async def _live(self) -> None:
         self._loop = asyncio.get_running_loop()

@@ -45,7 +45,7 @@ ROUTE_FILE = Path("/proc/thread-self/net/route")
 
 
 class LinkChange(nlmsg):  # type: ignore[misc]  # pyroute2 has no types
-    """An RTM_SETLINK whose address family settings are bytes of ours: pyroute2's own AF_INET is a struct for reading."""
+    """An RTM_SETLINK whose address family settings are bytes of ours: pyroute2's AF_INET is a struct for reading."""
 
     fields = (("family", "B"), ("__align", "x"), ("ifi_type", "H"), ("index", "i"), ("flags", "I"), ("change", "I"))
     nla_map = ((4, "IFLA_MTU", "uint32"), (20, "IFLA_IFALIAS", "asciiz"), (26, "IFLA_AF_SPEC", "cdata"))
@@ -105,32 +105,35 @@ async def main_routes_of(ip: Any, index: int) -> list[Any]:
     message = rtmsg()
     message["family"], message["table"] = AF_INET, TABLE_MAIN
     message["attrs"] = [("RTA_OIF", index)]
-    return await dump(ip, message, RTM_GETROUTE)
+    try:
+        return await dump(ip, message, RTM_GETROUTE)
+    except NetlinkError as error:
+        if error.code == errno.ENOENT:
+            return []  # the kernel makes the table with its first route
+        raise
 
 
-async def change_link(
-    ip: Any, index: int, *, mtu: int | None = None, alias: str | None = None, family: bytes = b"", up: bool = False
-) -> None:
-    """Sets what is given, in one message. (The kernel raises the link before it reads `family`: two calls for both.)"""
+async def change_link(ip: Any, index: int, attribute: tuple[str, Any] | None = None, *, up: bool = False) -> None:
+    """Sets one attribute of LinkChange, or raises the link."""
     message = LinkChange()
     message["index"] = index
     if up:
         message["flags"] = message["change"] = IFF_UP
-    given = (("IFLA_MTU", mtu), ("IFLA_IFALIAS", alias), ("IFLA_AF_SPEC", family or None))
-    message["attrs"] = [(name, value) for name, value in given if value is not None]
+    message["attrs"] = [attribute] if attribute else []
     async for _ in await ip.nlm_request(message, msg_type=RTM_SETLINK, msg_flags=NLM_F_REQUEST | NLM_F_ACK):
         pass
 
 
-def accept_local() -> bytes:
-    """IFLA_AF_SPEC: accept packets whose source is an address of this host (our own ICMP errors on flannel0)."""
+def accept_local() -> tuple[str, bytes]:
+    """The attribute by which a link accepts packets from an address of this host, such as our own ICMP errors."""
     setting = attribute(ACCEPT_LOCAL, struct.pack("=I", 1))
-    return attribute(NESTED | AF_INET, attribute(NESTED | INET_CONF, setting))
+    return "IFLA_AF_SPEC", attribute(NESTED | AF_INET, attribute(NESTED | INET_CONF, setting))
 
 
-def no_ipv6_address() -> bytes:
-    """IFLA_AF_SPEC: no link-local address, hence no router solicitations from it."""
-    return attribute(NESTED | AF_INET6, attribute(INET6_ADDR_GEN_MODE, bytes([ADDR_GEN_MODE_NONE])))
+def no_ipv6_address() -> tuple[str, bytes]:
+    """The attribute by which a link makes itself no link-local address, hence sends no router solicitations."""
+    mode = attribute(INET6_ADDR_GEN_MODE, bytes([ADDR_GEN_MODE_NONE]))
+    return "IFLA_AF_SPEC", attribute(NESTED | AF_INET6, mode)
 
 
 def attribute(kind: int, payload: bytes) -> bytes:

@@ -23,7 +23,7 @@ KERNEL_DROPS: dict[str, tuple[Literal["tx", "rx"], str, str]] = {
         "packets the kernel dropped at flannel0 before we read them: its queue was full",
         (
             "a burst: lengthen the queue, `ip link set flannel0 txqueuelen 5000`; if it grows all the time, the daemon "
-            "lacks CPU time: give it more or use --workers"
+            "needs more CPU time"
         ),
     ),
     "flannel0_rx_dropped": (
@@ -34,10 +34,7 @@ KERNEL_DROPS: dict[str, tuple[Literal["tx", "rx"], str, str]] = {
     "socket_rx_dropped": (
         "rx",
         "datagrams the kernel dropped at the UDP socket before we read them: its buffer was full, or a checksum wrong",
-        (
-            "raise net.core.rmem_max and restart; if it grows all the time, the daemon lacks CPU time: give it more or "
-            "use --workers"
-        ),
+        "raise net.core.rmem_max and restart; if it grows all the time, the daemon needs more CPU time",
     ),
 }
 """Name -> direction, meaning, cure of the drops that only the kernel counts."""
@@ -48,6 +45,7 @@ def build(facts: Facts) -> report.Report:
     counters = _counters(facts)
     peers = _peers(facts)
     return report.Report(
+        schema=1,
         version=facts.version,
         node=facts.node,
         started_at=facts.started_at,

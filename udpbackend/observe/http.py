@@ -15,6 +15,7 @@ import socket
 import stat
 from collections.abc import Callable
 from contextlib import suppress
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
 import msgspec
@@ -39,12 +40,18 @@ class Server:
     """Both listeners. `stop` may be called whatever `start` came to."""
 
     def __init__(
-        self, source: Source, metrics: Metrics, *, socket_path: Path, healthz_ip: str, healthz_port: int
+        self,
+        source: Source,
+        metrics: Metrics,
+        *,
+        socket_path: Path,
+        healthz_ip: IPv4Address | IPv6Address,
+        healthz_port: int,
     ) -> None:
         self._source = source
         self._metrics = metrics
         self._path = socket_path
-        self._address = (healthz_ip, healthz_port)
+        self._address = (str(healthz_ip), healthz_port)
         self._runners: list[web.AppRunner] = []
         self._inode: int | None = None
 
@@ -61,7 +68,7 @@ class Server:
 
     async def stop(self) -> None:
         """Stops listening, gives requests under way a moment, and removes the socket file if it is still ours."""
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError):  # the number is not given away while our socket is open
             if self._inode is not None and self._path.stat().st_ino == self._inode:
                 self._path.unlink()
         self._inode = None

@@ -28,6 +28,8 @@ def status_schema() -> str:
         "title": "Status of udp-backend",
         **msgspec.json.schema(Report),
     }
+    for definition in schema["$defs"].values():
+        definition["required"] = list(definition["properties"])  # nothing is left out for being the default
     return json.dumps(schema, indent=2) + "\n"
 
 

@@ -8,17 +8,11 @@ added. Times are RFC 3339, sizes bytes, durations seconds, rates per second; nul
 from __future__ import annotations
 
 from datetime import datetime
-from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
-SOCKET_NAME = "udp-backend.sock"
-
-
-def status_socket(subnet_file: str | Path) -> Path:
-    """Where a daemon with this `--subnet-file` answers unless told otherwise: one socket beside each subnet.env."""
-    return Path(subnet_file).with_name(SOCKET_NAME)
+Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,7 +51,7 @@ class Registry(msgspec.Struct, frozen=True, kw_only=True):
     kind: str
     source: str
     revision: int | None
-    synced_at: datetime | None
+    synced_at: Moment | None
     age_s: float | None
     degraded: str | None
 
@@ -135,10 +129,10 @@ class Loop(msgspec.Struct, frozen=True, kw_only=True):
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """Everything a running daemon says of itself."""
 
-    schema: Literal[1] = 1
+    schema: Literal[1]
     version: str
     node: str
-    started_at: datetime
+    started_at: Moment
     uptime_s: float
     verdict: Verdict
     network: Network | None

@@ -70,7 +70,7 @@ class Sampler:
         self._lag_before, self._lag_now = self._lag_now, 0.0
         values = self._read() if self._where else ()
         now, totals = self._clock(), [values[i] for i in self._where]
-        if self._last is not None and totals:
+        if self._last is not None and totals and now > self._last[0]:
             then, before = self._last
             over_s = now - then
             per_s = [max(0, new - old) / over_s for new, old in zip(totals, before, strict=True)]

@@ -26,7 +26,7 @@ def read_config(fields: Fields) -> NetworkConfig:
     network = _network(fields)
     subnet_len = _subnet_len(fields, network)
     size = 1 << (32 - subnet_len)
-    # The first subnet is left out by default: its base is the network's own address, which some stacks take for a broadcast.
+    # By default the first subnet is left out: its base is the network's own address, which some take for a broadcast.
     return NetworkConfig(
         network=network,
         subnet_len=subnet_len,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from ipaddress import IPv4Address
+from itertools import pairwise
 from typing import Any
 
 from udpbackend.errors import ConfigError
@@ -85,7 +86,7 @@ def _require_unique(leases: list[Lease], key: str, value_of: Callable[[Lease], o
 def _disjoint(leases: list[Lease]) -> list[int]:
     """Indexes in the order of the subnets. Prefixes overlap only by nesting, and then they are neighbours in it."""
     order = sorted(range(len(leases)), key=lambda i: leases[i].subnet.address << 8 | leases[i].subnet.bits)
-    for before, after in zip(order, order[1:], strict=False):
+    for before, after in pairwise(order):
         if leases[before].subnet.overlaps(leases[after].subnet):
             first, second = sorted((before, after))
             one, other = leases[second].subnet, leases[first].subnet

@@ -31,6 +31,9 @@ log = logging.getLogger(__name__)
 
 POLL_S = 0.25
 
+OPEN_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+"""Non-blocking, or a FIFO would hold us up before it can be refused."""
+
 Stamp = tuple[int, ...]
 """What tells one content of a file from another without reading it."""
 
@@ -73,7 +76,7 @@ class StaticSubnets:
         return Snapshot(file.leases, self._revision)
 
     def own(self, file: StaticFile, public_ip: IPv4Address) -> Lease:
-        """This host's lease. Raises ConfigError that says what to mend."""
+        """The lease of this host. Raises ConfigError that says what to mend."""
         lease = self._find(file, int(public_ip))
         if lease is None and self._node_name is not None:
             raise ConfigError(
@@ -138,7 +141,7 @@ class StaticSubnets:
 
     def _read(self) -> StaticFile:
         try:
-            with self._path.open("rb", opener=_open) as opened:
+            with os.fdopen(os.open(self._path, OPEN_FLAGS), "rb") as opened:
                 status = os.fstat(opened.fileno())  # before reading: a write in between shows as a new stamp
                 if not stat.S_ISREG(status.st_mode):
                     raise HostError(f"cannot read {self._path}: expected a regular file")
@@ -191,10 +194,6 @@ class StaticSubnets:
             log.info("%s is good again", self._path)
         self._degraded = None
         self._last_sync = time.time()
-
-
-def _open(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK)  # a FIFO must not hold us up before it is refused
 
 
 def _stamp(status: os.stat_result) -> Stamp:

@@ -1,0 +1,88 @@
+# The one door to everything a developer does; `make` alone says what there is.
+#
+# Owns the environment (.venv) and the order of things. What is compiled and run in C stands in native/check.mk.
+# `make setup` is a prerequisite of nearly all and takes no time when nothing changed.
+
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+BIN := .venv/bin
+STAMP := .venv/.stamp
+NODES ?= 2
+SECONDS ?= 5
+ARGS ?=
+
+# The first interpreter that is new enough and can make a virtual environment with pip in it.
+FIND_PYTHON = for python in $(PYTHON) python3.11 python3 python3.12 python3.13 python3.14; do \
+	"$$python" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && break; \
+	python=; done
+HAS_PYTHON_H = import os, sys, sysconfig; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))
+
+include native/check.mk
+
+.PHONY: help setup packages demo test check clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
+	@echo "Variables: NODES=2 SECONDS=5 (demo), ARGS='-k ping' (test: more for pytest), PYTHON=... (setup)"
+
+setup: packages $(STAMP) ## system packages, .venv, the C extension; quick when nothing changed
+
+# Every tool is looked for by what it does; only what is missing is installed, and only root can do that.
+packages:
+	@missing=; need() { command -v "$$1" >/dev/null 2>&1 || missing="$$missing $$2"; }; \
+	need gcc gcc; need ip iproute2; need iperf3 iperf3; need ping iputils-ping; need nsenter util-linux; \
+	echo '#include <stdio.h>' | cpp >/dev/null 2>&1 || missing="$$missing libc6-dev"; \
+	if [ ! -x $(BIN)/python ]; then $(FIND_PYTHON); \
+		[ -n "$$python" ] || { python=python3; missing="$$missing python3-venv"; }; \
+		"$$python" -c '$(HAS_PYTHON_H)' 2>/dev/null || missing="$$missing python3-dev"; fi; \
+	$(INSTALL_MISSING)
+
+# Installs what $missing names, or says what somebody has to install.
+INSTALL_MISSING = [ -z "$$missing" ] && exit 0; \
+	if [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then \
+		echo "missing; install as root (Debian names): apt-get install$$missing" >&2; exit 1; fi; \
+	echo "installing:$$missing"; export DEBIAN_FRONTEND=noninteractive; \
+	apt-get install -qq -y --no-install-recommends $$missing >/dev/null 2>&1 || \
+	{ apt-get update -qq && apt-get install -qq -y --no-install-recommends $$missing >/dev/null; }
+
+$(STAMP): pyproject.toml setup.py native/build_ffi.py native/flags.txt $(wildcard native/*.c native/*.h)
+	@if [ ! -x $(BIN)/python ]; then $(FIND_PYTHON); \
+		[ -n "$$python" ] || { echo "no Python 3.11 or newer that can make a virtual environment" >&2; exit 1; }; \
+		echo "making .venv with $$("$$python" --version)"; "$$python" -m venv .venv; fi
+	@echo "building the C extension and installing into .venv"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+demo: setup ## two hosts, pods and real traffic in namespaces, in under a minute (NODES=3 for more)
+	@$(BIN)/python -m bench.demo --nodes $(NODES) --seconds $(SECONDS)
+
+test: setup ## every test: C with sanitizers, Python, namespaces (as root)
+	@$(MAKE) -j2 --output-sync=target c-test c-test-tsan
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: setup ## formatting, types, layers and the C compiler's warnings
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	@$(MAKE) native-check
+
+# What native/check.mk brings, for the list above.
+native-check: ## the C compiler's warnings are errors, under gcc and clang
+c-test: ## C tests with the address and undefined-behaviour sanitizers
+c-test-tsan: ## C tests with the thread sanitizer
+fuzz: ## every fuzzer for T=60 seconds each
+
+$(patsubst %,$(CHECK_BUILD)/fuzz/%,$(NATIVE_C:native/%.c=%.o) $(FUZZERS:%=run/%)): | fuzz-packages
+
+# clang and its fuzzing runtime are large and only this needs them. The runtime's package is named after the version.
+.PHONY: fuzz-packages
+fuzz-packages:
+	@missing=; command -v clang >/dev/null || missing="$$missing clang"; \
+	echo 'int LLVMFuzzerTestOneInput(const char *d, long n) { return d && n < 0; }' | \
+	clang -fsanitize=fuzzer -x c - -o /dev/null 2>/dev/null || missing="$$missing libclang-rt-14-dev"; \
+	$(INSTALL_MISSING)
+
+clean: ## removes what was built, not .venv
+	rm -rf build dist *.egg-info udpbackend/_native*.so $(STAMP) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

@@ -1,0 +1,67 @@
+"""Fixtures of the namespace tests: laboratories with running daemons, and a judge at the end of each.
+
+Owns the decision whether these tests can run here at all, and the checks that every test gets for nothing: when it is
+over, each daemon still running has accounted for every packet and ends well on SIGTERM.
+"""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import pytest
+
+from bench.lab.daemon import Overlay
+from bench.lab.topology import Lab
+
+MakeOverlay = Callable[..., Overlay]
+"""`make_overlay(hosts=2, start=True, arguments=(), **lab_options)`."""
+
+
+def missing() -> str:
+    """What these tests need and this machine lacks; empty when they can run."""
+    if os.geteuid() != 0:
+        return "root"
+    if not os.path.exists("/dev/net/tun"):  # noqa: PTH110  (a device node, not a file of ours)
+        return "/dev/net/tun"
+    tools = ("ip", "nsenter", "ping", "iperf3", "ss")
+    return ", ".join(tool for tool in tools if shutil.which(tool) is None)
+
+
+@pytest.fixture(scope="session")
+def able() -> None:
+    """Skips loudly where namespaces cannot be had; where nothing may be skipped, fails."""
+    if lacking := missing():
+        complain: Any = pytest.fail if os.environ.get("UDPB_NO_SKIP") else pytest.skip
+        complain(f"needs {lacking}")
+
+
+@contextmanager
+def judged(
+    hosts: int = 2, *, start: bool = True, arguments: tuple[str, ...] = (), **lab_options: Any
+) -> Iterator[Overlay]:
+    """An overlay whose surviving daemons are judged when the context ends without an error."""
+    with Lab(hosts, **lab_options) as lab, Overlay(lab, *arguments) as overlay:
+        if start:
+            overlay.start_all()
+        yield overlay
+        overlay.stop_all()
+
+
+@pytest.fixture(scope="module")
+def overlay(able: None) -> Iterator[Overlay]:
+    """Two hosts with running daemons, shared by the tests of a file: for tests that leave them as they were."""
+    with judged() as made:
+        yield made
+
+
+@pytest.fixture
+def make_overlay(able: None) -> Iterator[MakeOverlay]:
+    """Makes laboratories of the test's own: for tests that stop, kill or configure daemons."""
+    with ExitStack() as stack:
+
+        def make(**options: Any) -> Overlay:
+            return stack.enter_context(judged(**options))
+
+        yield make

@@ -1,0 +1,85 @@
+"""Facts for the tests of observe/ and of `status`: a daemon with three nodes, made up."""
+
+from datetime import UTC, datetime
+from ipaddress import IPv4Address
+
+from udpbackend.dataplane.native import PeerCounters, counter_infos
+from udpbackend.model import BackendConfig, Endpoint, Lease, NetworkConfig, Prefix
+from udpbackend.observe.facts import Facts, Overlay, RegistryView
+from udpbackend.observe.report import Rates
+
+STARTED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+SYNCED = datetime(2026, 1, 2, 4, 0, 0, tzinfo=UTC)
+
+SOME = {
+    "tx_received": 120,
+    "tx_delivered": 118,
+    "tx_drop_no_route": 2,
+    "tx_bytes": 3_000_000,
+    "rx_received": 50,
+    "rx_delivered": 49,
+    "rx_drop_unknown_peer": 1,
+    "rx_bytes": 2048,
+}
+
+
+def values(counts):
+    """Counters in the dataplane's order."""
+    assert counts.keys() <= {info.name for info in counter_infos()}
+    return [counts.get(info.name, 0) for info in counter_infos()]
+
+
+def peer(address, **changes):
+    fields = {
+        "address": IPv4Address(address),
+        "port": 8285,
+        "tx_packets": 7,
+        "tx_bytes": 700,
+        "rx_packets": 5,
+        "rx_bytes": 500,
+        "path_mtu": None,
+        "path_mtu_left_s": 0,
+        "silent_s": 192.5,
+    }
+    return PeerCounters(**{**fields, **changes})
+
+
+def lease(subnet, address, node=""):
+    return Lease(Prefix.parse(subnet), int(IPv4Address(address)), node)
+
+
+def facts(counts=SOME, **changes):
+    fields = {
+        "version": "1.2.3",
+        "node": "alpha",
+        "started_at": STARTED,
+        "uptime_s": 3723.25,
+        "network": NetworkConfig(
+            network=Prefix.parse("10.5.0.0/16"),
+            subnet_len=24,
+            subnet_min=IPv4Address("10.5.1.0"),
+            subnet_max=IPv4Address("10.5.255.0"),
+            backend=BackendConfig("udp", {}),
+        ),
+        "subnet": Prefix.parse("10.5.1.0/24"),
+        "port": 8285,
+        "source_check": "subnet",
+        "endpoint": Endpoint("eth0", 2, 1500, IPv4Address("192.0.2.1"), IPv4Address("192.0.2.1")),
+        "overlay": Overlay(device="flannel0", address=IPv4Address("10.5.1.0"), mtu=1472),
+        "offloads": ("csum",),
+        "registry": RegistryView(kind="static", source="nodes.json", revision=4, synced_at=SYNCED, age_s=3.2),
+        "leases": (
+            lease("10.5.1.0/24", "192.0.2.1", "alpha"),
+            lease("10.5.3.0/24", "192.0.2.3", "gamma"),
+            lease("10.5.2.0/24", "192.0.2.2", "beta"),
+            lease("10.5.4.0/24", "192.0.2.2"),
+        ),
+        "routes": 4,
+        "infos": counter_infos(),
+        "counters": values(counts),
+        "peers": (peer("192.0.2.2", path_mtu=1400, path_mtu_left_s=600), peer("192.0.2.3", silent_s=None)),
+        "kernel": {"flannel0_tx_dropped": 0, "socket_rx_dropped": 9},
+        "rates": Rates(tx_packets_per_s=10.0, tx_bits_per_s=12_300_000.0, over_s=5.0),
+        "loop_lag_s": 0.0021,
+    }
+    return Facts(**{**fields, **changes})

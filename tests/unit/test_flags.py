@@ -1,0 +1,178 @@
+"""The command line and the environment: Go's syntax, flannel's names, and what is said about mistakes."""
+
+from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
+
+import pytest
+
+from udpbackend.errors import UsageError
+from udpbackend.flags import BOOLEANS, FLAGS, REFUSED, Ask, parse, usage
+from udpbackend.settings import READERS, Given, Settings
+
+REGISTRY = ["--static-subnets=/etc/nodes.json"]
+
+
+def refused(argv, environ=None):
+    with pytest.raises(UsageError) as caught:
+        parse(argv, environ or {})
+    assert caught.value.status == 2
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_defaults_are_flannels():
+    assert parse(REGISTRY, {}) == Settings(
+        iface=(),
+        iface_regex=(),
+        iface_can_reach=None,
+        public_ip=None,
+        subnet_file=Path("/run/flannel/subnet.env"),
+        healthz_ip=IPv4Address("0.0.0.0"),
+        healthz_port=0,
+        verbosity=0,
+        static_subnets=Path("/etc/nodes.json"),
+        node_name=None,
+        source_check="subnet",
+        status_socket=Path("/run/flannel/subnet.sock"),
+    )
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [["-public-ip", "192.0.2.1"], ["--public-ip", "192.0.2.1"], ["--public-ip=192.0.2.1"], ["-public-ip=192.0.2.1"]],
+)
+def test_every_spelling_of_a_flag(argv):
+    assert parse(REGISTRY + argv, {}).public_ip == IPv4Address("192.0.2.1")
+
+
+def test_every_flag_fills_its_field():
+    settings = parse(
+        [
+            *("-iface=eth0", "--iface", "192.0.2.1", "--iface-regex", "^en", "--iface-regex=-x$"),
+            *("--iface-can-reach=192.0.2.9", "--subnet-file=/run/o/o.env", "--healthz-ip=::1", "--healthz-port=8081"),
+            *("-v=2", "--static-subnets=n.json", "--node-name=alpha", "--source-check=peer", "--status-socket=/run/s"),
+        ],
+        {},
+    )
+    assert settings.iface == ("eth0", "192.0.2.1")
+    assert settings.iface_regex == ("^en", "-x$")
+    assert settings.iface_can_reach == IPv4Address("192.0.2.9")
+    assert settings.subnet_file == Path("/run/o/o.env")
+    assert (settings.healthz_ip, settings.healthz_port) == (IPv6Address("::1"), 8081)
+    assert (settings.verbosity, settings.node_name, settings.source_check) == (2, "alpha", "peer")
+    assert settings.status_socket == Path("/run/s")
+
+
+def test_go_takes_the_next_argument_whatever_it_looks_like():
+    assert parse([*REGISTRY, "--iface-regex", "-v"], {}).iface_regex == ("-v",)
+
+
+def test_the_last_of_a_repeated_flag_counts():
+    assert parse([*REGISTRY, "-v", "1", "-v", "3"], {}).verbosity == 3
+
+
+def test_an_empty_value_is_the_default():
+    settings = parse([*REGISTRY, "--iface=", "--public-ip=", "--healthz-port=", "--subnet-file="], {})
+    assert settings == parse(REGISTRY, {})
+
+
+def test_the_status_socket_follows_the_subnet_file():
+    assert parse([*REGISTRY, "--subnet-file=/run/two/net.env"], {}).status_socket == Path("/run/two/net.sock")
+    assert "too long for a UNIX socket" in refused([*REGISTRY, f"--subnet-file=/{'x' * 110}.env"])
+
+
+def test_the_environment_is_used_where_no_flag_is_given():
+    environ = {
+        "FLANNELD_IFACE": "eth0,eth1",  # a single value, as with flannel
+        "FLANNELD_PUBLIC_IP": "192.0.2.1",
+        "FLANNELD_V": "1",
+        "FLANNELD_STATIC_SUBNETS": "nodes.json",
+        "FLANNELD_NODE_NAME": "",
+        "FLANNELD_SERVICE_HOST": "10.96.0.7",  # Kubernetes sets these for a service called flanneld
+        "FLANNELD_PORT": "tcp://10.96.0.7:80",
+    }
+    settings = parse(["--public-ip=192.0.2.2"], environ)
+    assert settings.iface == ("eth0,eth1",)
+    assert settings.public_ip == IPv4Address("192.0.2.2")
+    assert settings.verbosity == 1
+    assert settings.static_subnets == Path("nodes.json")
+    assert settings.node_name is None
+
+
+def test_a_bad_variable_is_named():
+    message = refused(REGISTRY, {"FLANNELD_HEALTHZ_PORT": "http"})
+    assert message == "FLANNELD_HEALTHZ_PORT: invalid value 'http': expected a port number from 0 (off) to 65535"
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_not_built_is_refused_by_name(name):
+    for argv in ([f"--{name}=x"], [f"-{name}"], [f"--{name}=false"]):
+        assert refused(REGISTRY + argv).startswith(f"--{name} is not supported yet: ")
+    variable = "FLANNELD_" + name.upper().replace("-", "_")
+    assert refused(REGISTRY, {variable: "x"}).startswith(f"{variable} is not supported yet: ")
+    assert isinstance(parse(REGISTRY, {variable: ""}), Settings)
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--static-subnet=x"], "unknown flag --static-subnet, did you mean --static-subnets?"),
+        (["-etcd-endpoint"], "unknown flag --etcd-endpoint, did you mean --etcd-endpoints?"),
+        (["--qqqq"], "unknown flag --qqqq: see --help"),
+        (["-v4"], "unknown flag --v4"),
+        (["---v=1"], "bad flag syntax '---v=1'"),
+        (["--=1"], "bad flag syntax '--=1'"),
+        (["--public-ip"], "--public-ip: expected a value (IP)"),
+        (["--public-ip=host"], "--public-ip: invalid value 'host': expected an IPv4 address, like 192.0.2.7"),
+        (["--public-ip=fc00::1"], "--public-ip: invalid value 'fc00::1'"),
+        (["--iface-can-reach=x"], "--iface-can-reach: invalid value 'x'"),
+        (["--iface-regex=["], "--iface-regex: invalid value '[': expected a regular expression: "),
+        (["--healthz-ip=localhost"], "--healthz-ip: invalid value 'localhost': expected an IP address"),
+        (["--healthz-port=65536"], "--healthz-port: invalid value '65536'"),
+        (["--healthz-port=-1"], "--healthz-port: invalid value '-1'"),
+        (["--healthz-port=\u0661"], "--healthz-port: invalid value"),
+        (["-v=-1"], "-v: invalid value '-1': expected a number from 0 upwards"),
+        (["--source-check=on"], "--source-check: invalid value 'on': expected subnet, peer or off"),
+        (["--subnet-file=/"], "--subnet-file: invalid value '/': expected the path of a file"),
+        (["extra"], "unexpected argument 'extra'"),
+        (["--ip-masq", "true"], "unexpected argument 'true'"),
+        (["--", "-v"], "unexpected argument '-v'"),
+        (["--version=yes"], "--version: invalid value 'yes': expected true or false"),
+    ],
+)
+def test_mistakes_are_named(argv, message):
+    assert refused(REGISTRY + argv).startswith(message)
+
+
+def test_a_registry_is_required():
+    message = refused([])
+    assert "etcd registry" in message
+    assert "--static-subnets=FILE" in message
+
+
+@pytest.mark.parametrize("argv", [["-h"], ["--help"], ["--help=1", "--iface=x"]])
+def test_help_is_asked_for(argv):
+    assert parse(argv, {"FLANNELD_V": "bad"}) is Ask.HELP
+
+
+def test_version_comes_before_the_environment_and_refusals():
+    assert parse(["--version", "--ip-masq"], {"FLANNELD_V": "bad"}) is Ask.VERSION
+    assert parse([*REGISTRY, "--version=F"], {}) == parse(REGISTRY, {})
+
+
+def test_the_usage_text_names_every_flag_and_command():
+    text = usage({"status": "ask"})
+    assert all(f"-{name} {flag.metavar}" in text for name, flag in FLAGS.items())
+    assert "status" in text
+    assert "EXAMPLES" in text
+    assert max(map(len, text.splitlines())) <= 120
+
+
+def test_the_tables_agree():
+    assert {flag.field for flag in FLAGS.values()} == set(READERS) == set(Settings.__slots__)
+    assert not set(FLAGS) & set(REFUSED)
+    assert set(REFUSED) | {"version", "h", "help"} >= BOOLEANS
+
+
+def test_settings_can_be_read_without_flags():
+    assert Settings.read({"iface": Given("--iface", ("", "eth0"))}).iface == ("eth0",)

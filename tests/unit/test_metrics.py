@@ -1,0 +1,114 @@
+"""The exposition: what a scraper parses, what every metric is called and said to be."""
+
+import re
+
+import pytest
+from observed import facts, peer, values
+from prometheus_client import REGISTRY
+from prometheus_client.parser import text_string_to_metric_families
+
+from udpbackend.dataplane.native import counter_infos
+from udpbackend.observe.build import build
+from udpbackend.observe.facts import RegistryView
+from udpbackend.observe.metrics import PEERS_MAX, Metrics
+
+
+def scrape(metrics=None, **changes):
+    text = (metrics or Metrics()).render(build(facts(**changes))).decode()
+    return {family.name: family for family in text_string_to_metric_families(text)}
+
+
+def value(families, family, **labels):
+    found = [s.value for s in families[family].samples if labels.items() <= s.labels.items()]
+    assert len(found) == 1, found
+    return found[0]
+
+
+def test_every_metric_has_help_and_type_once_and_our_prefix():
+    text = Metrics().render(build(facts())).decode()
+    helps = re.findall(r"^# HELP (\S+) (.+)$", text, re.MULTILINE)
+    types = re.findall(r"^# TYPE (\S+) (\S+)$", text, re.MULTILINE)
+    assert [name for name, _ in helps] == [name for name, _ in types]
+    assert len(set(helps)) == len(dict(helps))
+    assert all(name.startswith(("udpbackend_", "process_")) for name, _ in helps)
+    assert all(name.endswith("_total") for name, kind in types if kind == "counter")
+
+
+def test_every_drop_of_the_dataplane_is_a_reason_with_its_meaning_and_cure():
+    numbers = {info.name: i for i, info in enumerate(counter_infos())}
+    families = scrape(counters=list(numbers.values()))
+    drops = [info for info in counter_infos() if info.kind == "dropped"]
+    assert len(families["udpbackend_dropped_packets"].samples) == len(drops)
+    for info in drops:
+        labels = {"direction": info.direction, "reason": info.name.removeprefix(f"{info.direction}_drop_")}
+        assert value(families, "udpbackend_dropped_packets", **labels) == numbers[info.name]
+        labels |= {"meaning": info.meaning, "cure": info.cure}
+        assert value(families, "udpbackend_drop_reason_info", **labels) == 1
+
+
+def test_every_other_counter_has_its_meaning_as_help():
+    names = {"received": "{}_received_packets", "delivered": "{}_packets"}
+    families = scrape()
+    for info, count in zip(counter_infos(), values({"tx_received": 120}), strict=True):
+        if info.kind == "dropped":
+            continue
+        family = families["udpbackend_" + names.get(info.kind, info.name).format(info.direction)]
+        assert family.type == "counter"
+        assert info.meaning in family.documentation
+        assert info.cure in family.documentation
+        assert count in (0, value(families, family.name))
+
+
+def test_the_names_an_operator_looks_for():
+    families = scrape(in_flight=0)
+    assert value(families, "udpbackend_tx_packets") == 118
+    assert value(families, "udpbackend_rx_bytes") == 2048
+    assert value(families, "udpbackend_peers", state="seen") == 1
+    assert value(families, "udpbackend_peers", state="silent") == 1
+    assert value(families, "udpbackend_registry_last_sync_timestamp_seconds") == 1767326400
+    assert value(families, "udpbackend_routes") == 4
+    assert value(families, "udpbackend_ready") == 1
+    assert value(families, "udpbackend_degraded") == 0
+    assert value(families, "udpbackend_loop_lag_seconds") == pytest.approx(0.0021)
+    assert value(families, "udpbackend_in_flight_packets") == 0
+    assert value(families, "udpbackend_unexplained_packets", direction="tx") == 0
+    assert value(families, "udpbackend_kernel_dropped_packets", place="socket_rx") == 9
+    assert value(families, "udpbackend_build_info", version="1.2.3") == 1
+    assert value(families, "udpbackend_info", node="alpha", backend="udp", subnet="10.5.1.0/24") == 1
+    assert value(families, "udpbackend_peer_packets", peer="192.0.2.2", direction="tx") == 7
+    assert value(families, "udpbackend_peer_path_mtu_bytes") == 1400
+    assert "process_resident_memory_bytes" in families
+
+
+def test_what_does_not_balance_is_shown():
+    assert value(scrape(in_flight=1), "udpbackend_unexplained_packets", direction="tx") == -1
+
+
+def test_a_start_is_not_ready_and_has_no_sync_time():
+    families = scrape(waiting_for="a lease", registry=RegistryView(kind="static", source="x"), network=None)
+    assert value(families, "udpbackend_ready") == 0
+    assert "udpbackend_registry_last_sync_timestamp_seconds" not in families
+
+
+def test_publish_times_are_a_histogram():
+    metrics = Metrics()
+    metrics.observe_publish(0.003)
+    families = scrape(metrics)
+    assert value(families, "udpbackend_route_publish_seconds", le="0.0025") == 0
+    assert value(families, "udpbackend_route_publish_seconds", le="0.005") == 1
+    assert "udpbackend_route_publish_seconds_created" not in families
+
+
+@pytest.mark.parametrize(("count", "shown"), [(PEERS_MAX, True), (PEERS_MAX + 1, False)])
+def test_many_peers_have_no_series_of_their_own(count, shown):
+    families = scrape(leases=(), peers=[peer(f"192.0.{i // 250}.{i % 250 + 1}") for i in range(count)])
+    assert value(families, "udpbackend_peers", state="seen") == count
+    assert ("udpbackend_peer_packets" in families) is shown
+
+
+def test_two_daemons_in_one_process_share_nothing_and_the_global_registry_stays_empty_of_us():
+    first, second = Metrics(), Metrics()
+    first.observe_publish(1)
+    samples = scrape(second)["udpbackend_route_publish_seconds"].samples
+    assert [s.value for s in samples if s.name.endswith("_count")] == [0]
+    assert not any(family.name.startswith("udpbackend") for family in REGISTRY.collect())

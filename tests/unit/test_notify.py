@@ -1,0 +1,44 @@
+"""The service manager's socket, on real datagram sockets."""
+
+import socket
+
+import pytest
+
+from udpbackend.observe.notify import notify
+
+
+@pytest.fixture(params=["path", "abstract"])
+def manager(request, tmp_path, monkeypatch):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
+        receiver.settimeout(5)
+        if request.param == "path":
+            receiver.bind(str(tmp_path / "notify"))
+            monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        else:
+            receiver.bind("")  # the kernel chooses an abstract name
+            monkeypatch.setenv("NOTIFY_SOCKET", "@" + receiver.getsockname()[1:].decode())
+        yield receiver
+
+
+def test_all_assignments_come_in_one_datagram(manager):
+    notify("READY=1", "STATUS=ready, 14 of 15 peers seen")
+    assert manager.recv(1000) == b"READY=1\nSTATUS=ready, 14 of 15 peers seen"
+
+
+def test_a_text_cannot_smuggle_in_another_assignment(manager):
+    notify("STATUS=one\nSTOPPING=1")
+    assert manager.recv(1000) == b"STATUS=one STOPPING=1"
+
+
+@pytest.mark.parametrize("value", [None, "", "vsock:2:1234", "/nowhere/at/all"])
+def test_nobody_listening_is_no_error(monkeypatch, value):
+    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+    if value is not None:
+        monkeypatch.setenv("NOTIFY_SOCKET", value)
+    notify("READY=1")
+
+
+def test_a_manager_that_does_not_read_is_not_waited_for(manager):
+    for _ in range(2000):
+        notify("STATUS=" + "x" * 500)
+    assert manager.recv(1000)

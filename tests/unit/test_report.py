@@ -1,0 +1,137 @@
+"""The status document: the law adds up, the verdict says what is the matter, the schema is fresh and holds."""
+
+import json
+
+import jsonschema
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from observed import SOME, facts, lease, peer, values
+
+from udpbackend.dataplane.native import counter_infos
+from udpbackend.observe.build import KERNEL_DROPS, build
+from udpbackend.observe.facts import RegistryView
+from udpbackend.observe.reference import BEGIN, DOCS, END, SCHEMA, counter_table, status_schema, with_table
+from udpbackend.observe.report import Report, age
+
+COUNTS = st.lists(st.integers(0, 2**63), min_size=len(counter_infos()), max_size=len(counter_infos()))
+
+
+@given(COUNTS, st.integers(0, 2**31))
+def test_the_law_leaves_exactly_what_no_term_explains(counters, in_flight):
+    law = build(facts(counters=counters, in_flight=in_flight)).law
+    for terms, flying in ((law.tx, in_flight), (law.rx, 0)):
+        assert terms.in_flight == flying
+        assert terms.received == terms.delivered + terms.dropped + terms.in_flight + terms.unexplained
+
+
+@given(st.sampled_from([info for info in counter_infos() if info.kind == "dropped"]), st.integers(1, 2**40))
+def test_a_counted_drop_of_any_cause_explains_its_packets(info, count):
+    law = build(facts({f"{info.direction}_received": count, info.name: count})).law
+    terms = law.tx if info.direction == "tx" else law.rx
+    assert (terms.dropped, terms.unexplained) == (count, 0)
+
+
+def test_notes_stand_outside_the_law():
+    notes = {info.name: 5 for info in counter_infos() if info.kind == "note"}
+    law = build(facts(notes)).law
+    assert law.tx.unexplained == law.rx.unexplained == 0
+
+
+def test_ready_counts_the_peers_seen_and_the_age_of_the_view():
+    verdict = build(facts()).verdict
+    assert (verdict.state, verdict.text) == ("ready", "ready, 1 of 2 peers seen, registry view 3 s old")
+
+
+def test_a_registry_that_is_away_degrades_and_says_why():
+    registry = RegistryView(kind="etcd", source="https://e:2379", age_s=192, degraded="etcd does not answer")
+    verdict = build(facts(registry=registry)).verdict
+    assert verdict.state == "degraded"
+    assert verdict.reasons == ["registry: etcd does not answer"]
+    assert verdict.text == "degraded, registry: etcd does not answer, 1 of 2 peers seen, registry view 3m12s old"
+
+
+def test_problems_degrade():
+    assert build(facts(problems=("flannel0 is gone",))).verdict.text.startswith("degraded, flannel0 is gone, ")
+
+
+def test_a_start_names_what_it_waits_for_and_needs_no_host():
+    registry = RegistryView(kind="static", source="nodes.json")
+    bare = facts(
+        waiting_for="a lease", network=None, endpoint=None, overlay=None, registry=registry, infos=(), counters=(),
+        peers=(), leases=(), kernel={}, subnet=None,
+    )  # fmt: skip
+    report = build(bare)
+    assert (report.verdict.state, report.verdict.text) == ("starting", "starting, waiting for a lease")
+    assert (report.network, report.interface) == (None, None)
+    jsonschema.validate(json.loads(msgspec.json.encode(report)), json.loads(SCHEMA.read_text()))
+
+
+def test_peers_join_leases_and_counters_by_address():
+    first, second = build(facts()).peers
+    assert (first.node, first.subnets, first.path_mtu) == ("beta", ["10.5.2.0/24", "10.5.4.0/24"], 1400)
+    assert (second.node, second.public_ip, second.silent_s) == ("gamma", "192.0.2.3", None)
+
+
+def test_a_peer_known_to_one_side_only_is_shown():
+    found = build(facts(leases=[lease("10.5.9.0/24", "192.0.2.9", "new")], peers=[peer("192.0.2.8")])).peers
+    assert [(p.public_ip, p.node, p.tx_packets) for p in found] == [("192.0.2.8", "", 7), ("192.0.2.9", "new", 0)]
+
+
+def test_without_counters_nobody_claims_to_know_who_was_seen():
+    assert build(facts(infos=(), counters=(), peers=())).verdict.text == "ready, 2 peers, registry view 3 s old"
+
+
+def test_kernel_drops_carry_meaning_and_cure_where_they_could_be_read():
+    drops = build(facts()).kernel
+    assert [(d.name, d.value) for d in drops] == [("flannel0_tx_dropped", 0), ("socket_rx_dropped", 9)]
+    assert all(d.meaning and d.cure for d in drops)
+
+
+def test_a_list_of_counters_of_another_length_is_an_error():
+    with pytest.raises(ValueError, match="shorter"):
+        build(facts(counters=values(SOME)[:-1]))
+
+
+def test_it_survives_the_wire():
+    report = build(facts())
+    assert msgspec.json.decode(msgspec.json.encode(report), type=Report) == report
+
+
+def test_times_are_rfc_3339():
+    document = json.loads(msgspec.json.encode(build(facts())))
+    assert document["started_at"] == "2026-01-02T03:04:05Z"
+    assert document["registry"]["synced_at"] == "2026-01-02T04:00:00Z"
+
+
+def test_the_schema_is_fresh():
+    assert SCHEMA.read_text() == status_schema(), "run: python -m udpbackend.observe.reference"
+
+
+def test_the_schema_holds_for_a_report_and_only_for_one():
+    schema = json.loads(SCHEMA.read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    document = json.loads(msgspec.json.encode(build(facts())))
+    jsonschema.validate(document, schema)
+    for key in document:
+        cut = {name: value for name, value in document.items() if name != key}
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(cut, schema)
+
+
+def test_the_operations_page_lists_every_counter_with_its_cure():
+    text = DOCS.read_text()
+    assert text.count(BEGIN) == text.count(END) == 1
+    assert with_table(text) == text, "run: python -m udpbackend.observe.reference"
+    names = [info.name for info in counter_infos()] + list(KERNEL_DROPS)
+    assert all(counter_table().count(f"| `{name}` |") == 1 for name in names)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(-1, "0s"), (0, "0s"), (59.9, "59s"), (60, "1m0s"), (192, "3m12s"), (3599, "59m59s"), (18180, "5h3m"),
+     (86399, "23h59m"), (86400, "1d0h"), (1_062_000, "12d7h")],
+)  # fmt: skip
+def test_age(seconds, text):
+    assert age(seconds) == text

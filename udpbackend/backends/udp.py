@@ -1,0 +1,241 @@
+"""The udp backend: who the peers are becomes a route table, a UDP socket and flannel0 carry their packets.
+
+Owns the socket, the C dataplane and what is published to it. Must not know which registry the leases come from: it is
+handed snapshots. What can be refused is refused in `prepare`; `start` is the first to change the machine, and `undo`
+takes that back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import struct
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+
+from udpbackend.backends.udp_config import UdpOptions
+from udpbackend.backends.udp_device import QUEUE, Device, refuse_others_device
+from udpbackend.dataplane.native import CounterInfo, Dataplane, PeerCounters, counter_infos, pack_route
+from udpbackend.dataplane.tun import check_tun_access
+from udpbackend.errors import ConfigError, HostError
+from udpbackend.host.addresses import local_addresses
+from udpbackend.host.flannel0 import OverlayLink
+from udpbackend.host.netlink import Netlink
+from udpbackend.host.overlay_plan import Overlay
+from udpbackend.model import Endpoint, Lease, NetworkConfig, Prefix, Snapshot
+
+log = logging.getLogger(__name__)
+
+OVERHEAD_BYTES = 28
+"""Outer IPv4 and UDP headers."""
+MIN_MTU_BYTES = 68
+"""RFC 791: every IPv4 link takes as much."""
+PUBLISH_INTERVAL_S = 0.05
+REPAIR_INTERVAL_S = 10.0
+"""flannel0 is looked at whenever something has changed, and at least so often."""
+SO_MEMINFO, SK_MEMINFO_DROPS = 55, 8  # asm-generic/socket.h, linux/sock_diag.h; Python's socket module lacks them
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UdpFacts:
+    """One moment of the backend, for observers."""
+
+    overlay: Overlay | None
+    offloads: tuple[str, ...]
+    peers: list[PeerCounters]
+    in_flight: int
+    last_error: str | None
+    kernel: dict[str, int]
+    """Drops only the kernel counts: flannel0_tx_dropped, flannel0_rx_dropped, socket_rx_dropped."""
+    problems: tuple[str, ...]
+    routes: int
+
+
+class UdpBackend:
+    """`prepare`, `start`, then `apply` for each snapshot while `run` repairs; `stop` in any state."""
+
+    def __init__(
+        self,
+        config: NetworkConfig,
+        endpoint: Endpoint,
+        netlink: Netlink,
+        *,
+        source_check: str,
+        published: Callable[[float], None],
+    ) -> None:
+        """`published` is told the seconds that each publication of a route table took."""
+        self.options = UdpOptions.parse(config.backend)
+        self.mtu = self.options.mtu or endpoint.mtu - OVERHEAD_BYTES
+        """flannel0's, in bytes."""
+        self._network = config.network
+        self._endpoint = endpoint
+        self._netlink = netlink
+        self._link = OverlayLink(netlink)
+        self._source_check = source_check
+        self._published = published
+        self._publishing = asyncio.Lock()
+        self._published_at = 0.0
+        self._routes = 0
+        self._local: tuple[IPv4Address, ...] = ()
+        self._own: Lease | None = None
+        self._snapshot: Snapshot | None = None
+        self._socket: socket.socket | None = None
+        self._dataplane: Dataplane | None = None
+        self._overlay: Overlay | None = None
+        self._device: Device | None = None
+
+    async def prepare(self) -> None:
+        """Refuses what cannot work; changes nothing, but holds the UDP port from now on."""
+        if self.mtu < MIN_MTU_BYTES:
+            raise ConfigError(
+                f"interface {self._endpoint.interface} has an MTU of {self._endpoint.mtu} bytes, "
+                f"expected at least {MIN_MTU_BYTES + OVERHEAD_BYTES}"
+            )
+        if self.mtu > self._endpoint.mtu - OVERHEAD_BYTES:
+            log.warning(
+                "Backend.MTU %d does not fit %s, whose MTU of %d leaves %d: longer packets will be cut or refused",
+                self.mtu, self._endpoint.interface, self._endpoint.mtu, self._endpoint.mtu - OVERHEAD_BYTES,
+            )  # fmt: skip
+        check_tun_access()
+        await refuse_others_device(self._link)
+        self._socket = _bind(self._endpoint.address, self.options.port)
+
+    async def start(self, lease: Lease, snapshot: Snapshot) -> None:
+        """Makes or takes over flannel0, publishes the routes and lets packets flow."""
+        if self._socket is None:
+            raise HostError("the udp backend was not prepared")
+        base = IPv4Address(lease.subnet.address)
+        self._own = lease
+        self._overlay = Overlay(address=base, network=self._network, mtu=self.mtu)
+        self._dataplane = Dataplane(
+            tun_mtu=self.mtu, tun_address=base, local_address=self._endpoint.address, source_check=self._source_check
+        )
+        self._device = Device(self._link, self._overlay, self._dataplane, self._socket.fileno())
+        await self._device.open()
+        self._local = await local_addresses(self._netlink)
+        await self.apply(snapshot)
+        self._device.start()
+
+    async def apply(self, snapshot: Snapshot) -> None:
+        """Publishes the routes of a snapshot."""
+        self._snapshot = snapshot
+        await self._publish()
+
+    async def run(self) -> None:
+        """Repairs until cancelled: what others change on the host is put back or followed."""
+        if self._device is None or self._dataplane is None:
+            raise HostError("the udp backend was not started")
+        changed = self._netlink.changes()
+        while True:
+            await _first_of(changed, self._device.lost)
+            changed.clear()
+            try:
+                await self._device.repair()
+                await self._follow_addresses()
+            except HostError as error:
+                log.warning("%s", error)
+            self._dataplane.reclaim()
+
+    async def stop(self) -> None:
+        """Stops packets and closes all; flannel0 stays for the next start."""
+        if self._device is not None:
+            await self._device.close()
+        if self._dataplane is not None:
+            self._dataplane.close()
+            self._dataplane = None
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    async def undo(self) -> None:
+        """After `stop`: takes back what a `start` that failed has made on the machine."""
+        if self._device is not None:
+            await self._device.remove()
+
+    async def facts(self) -> UdpFacts:
+        """What there is to see now."""
+        kernel = await self._kernel_drops()
+        plane = self._dataplane
+        return UdpFacts(
+            overlay=self._overlay,
+            offloads=plane.offloads(QUEUE) if plane else (),
+            peers=plane.peers() if plane else [],
+            in_flight=plane.in_flight() if plane else 0,
+            last_error=plane.last_error() if plane else None,
+            kernel=kernel,
+            problems=self._device.problems if self._device else (),
+            routes=self._routes,
+        )
+
+    def infos(self) -> tuple[CounterInfo, ...]:
+        """What `counters` counts."""
+        return counter_infos()
+
+    def counters(self) -> list[int]:
+        """The dataplane's counters; zeros where there is none."""
+        return self._dataplane.counters() if self._dataplane else [0] * len(counter_infos())
+
+    async def _publish(self) -> None:
+        """Publishes the newest snapshot, at most one table every PUBLISH_INTERVAL_S."""
+        loop = asyncio.get_running_loop()
+        async with self._publishing:
+            await asyncio.sleep(max(0.0, self._published_at + PUBLISH_INTERVAL_S - loop.time()))
+            if self._snapshot is None or self._dataplane is None:
+                return
+            table = await asyncio.to_thread(self._pack, self._snapshot)
+            began = loop.time()
+            await asyncio.to_thread(self._dataplane.publish, table)
+            self._published_at = loop.time()
+            self._routes = len(self._snapshot.leases) - 1
+            self._published(self._published_at - began)
+
+    def _pack(self, snapshot: Snapshot) -> bytes:
+        """The route table: every other node's subnet, and as local ones our own and every address of this host."""
+        local = {Prefix(int(address), 32) for address in self._local}
+        if self._own is not None:
+            local.add(self._own.subnet)
+        rows = [pack_route(prefix) for prefix in local]
+        port = self.options.port
+        rows += [pack_route(it.subnet, it.public_ip, port) for it in snapshot.leases if it.subnet not in local]
+        return b"".join(rows)
+
+    async def _follow_addresses(self) -> None:
+        """Nobody else may claim an address this host has: the table follows its addresses."""
+        local = await local_addresses(self._netlink)
+        if local != self._local:
+            self._local = local
+            await self._publish()
+
+    async def _kernel_drops(self) -> dict[str, int]:
+        drops = {}
+        with suppress(HostError):
+            drops = await self._link.drops()
+        if self._socket is not None:
+            raw = self._socket.getsockopt(socket.SOL_SOCKET, SO_MEMINFO, 4 * (SK_MEMINFO_DROPS + 1))
+            drops["socket_rx_dropped"] = struct.unpack_from("=I", raw, 4 * SK_MEMINFO_DROPS)[0]
+        return drops
+
+
+def _bind(address: IPv4Address, port: int) -> socket.socket:
+    bound = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+    try:
+        bound.bind((str(address), port))
+    except OSError as error:
+        bound.close()
+        why = os.strerror(error.errno) if error.errno else str(error)
+        raise HostError(f"failed to start listening on UDP socket: {address}:{port}: {why}") from error
+    return bound
+
+
+async def _first_of(*events: asyncio.Event) -> None:
+    """Waits until one is set, at most REPAIR_INTERVAL_S."""
+    waits = [asyncio.ensure_future(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waits, timeout=REPAIR_INTERVAL_S, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()

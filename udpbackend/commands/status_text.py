@@ -1,0 +1,140 @@
+"""A status document as text: the verdict first, then tables, then every packet that was lost and what cures it.
+
+Pure: a report in, lines out. Must not know where the report comes from, nor the terminal but for its palette.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from udpbackend.commands.table import Palette, binary, decimal, printable, table
+from udpbackend.observe.report import Counter, KernelDrops, Peer, Report, Terms, age
+
+PEERS_SHOWN = 20
+"""Rows of the peer table without -o wide."""
+
+COLOURS = {"ready": "good", "degraded": "bad", "starting": "warn"}
+
+
+def render(report: Report, *, wide: bool, palette: Palette) -> list[str]:
+    """The whole text as lines."""
+    lines = [palette.paint(printable(report.verdict.text), COLOURS[report.verdict.state]), ""]
+    for part in (_network(report, wide=wide), _interface(report), _peers(report, wide=wide), _traffic(report)):
+        lines += [*part, ""]
+    for name, terms in (("tx", report.law.tx), ("rx", report.law.rx)):
+        lines.append(_law(name, terms, palette))
+    lines += _losses(report, palette)
+    return lines
+
+
+def _network(report: Report, *, wide: bool) -> list[str]:
+    network, registry = report.network, report.registry
+    since = None if registry.age_s is None else age(registry.age_s)
+    row = {
+        "NODE": report.node,
+        "NETWORK": network and network.network,
+        "SUBNET": network and network.subnet,
+        "BACKEND": network and network.backend,
+        "PORT": network and network.port,
+        "REGISTRY": registry.kind,
+        "VIEW-AGE": since,
+        "ROUTES": report.routes,
+        "AGE": age(report.uptime_s),
+    }
+    if wide:
+        row |= {
+            "SOURCE-CHECK": network and network.source_check,
+            "REGISTRY-SOURCE": registry.source,
+            "REVISION": registry.revision,
+            "LOOP-LAG": f"{report.loop.lag_s * 1000:.1f}ms",
+            "VERSION": report.version,
+        }
+    return table(list(row), [list(row.values())])
+
+
+def _interface(report: Report) -> list[str]:
+    headers = ("INTERFACE", "ADDRESS", "PUBLIC-IP", "MTU", "OVERLAY", "OVERLAY-ADDRESS", "OVERLAY-MTU", "OFFLOADS")
+    offloads = ",".join(report.offloads)
+    found = report.interface
+    if found is None:
+        return table(headers, [[None] * 7 + [offloads]])
+    overlay = (found.overlay_device, found.overlay_address, found.overlay_mtu)
+    return table(headers, [[found.name, found.address, found.public_ip, found.mtu, *overlay, offloads]])
+
+
+def _peers(report: Report, *, wide: bool) -> list[str]:
+    """With more peers than are shown, those that were never heard of come first: they are what one looks for."""
+    peers = report.peers
+    if not peers:
+        return ["no peers"]
+    if not wide and len(peers) > PEERS_SHOWN:
+        peers = sorted(peers, key=lambda peer: peer.silent_s is not None)[:PEERS_SHOWN]
+    rows = [_peer(peer, wide=wide) for peer in peers]
+    lines = table(list(rows[0]), [list(row.values()) for row in rows])
+    more = len(report.peers) - len(peers)
+    return [*lines, f"... and {more} more, -o wide shows all"] if more else lines
+
+
+def _peer(peer: Peer, *, wide: bool) -> dict[str, object]:
+    row: dict[str, object] = {
+        "PEER": peer.node,
+        "PUBLIC-IP": peer.public_ip,
+        "SUBNETS": ",".join(peer.subnets),
+        "TX-PACKETS": peer.tx_packets,
+        "RX-PACKETS": peer.rx_packets,
+        "PATH-MTU": peer.path_mtu,
+        "LAST-SEEN": None if peer.silent_s is None else age(peer.silent_s),
+    }
+    if wide:
+        row |= {
+            "PORT": peer.port,
+            "TX-BYTES": binary(peer.tx_bytes),
+            "RX-BYTES": binary(peer.rx_bytes),
+            "PATH-MTU-LEFT": None if peer.path_mtu is None else age(peer.path_mtu_left_s),
+        }
+    return row
+
+
+def _traffic(report: Report) -> list[str]:
+    rates, law = report.rates, report.law
+    size = {counter.name: counter.value for counter in report.counters}
+    headers = ("DIRECTION", "PACKETS", "BYTES", "PACKETS/S", "BITS/S")
+    rows = (
+        ("tx", law.tx.delivered, size.get("tx_bytes", 0), rates.tx_packets_per_s, rates.tx_bits_per_s),
+        ("rx", law.rx.delivered, size.get("rx_bytes", 0), rates.rx_packets_per_s, rates.rx_bits_per_s),
+    )
+    return table(
+        headers,
+        [
+            (name, packets, binary(total), f"{per_s:.0f}", decimal(bits, "b/s"))
+            for name, packets, total, per_s, bits in rows
+        ],
+    )
+
+
+def _law(name: str, terms: Terms, palette: Palette) -> str:
+    rest = f"unexplained {terms.unexplained}"
+    return (
+        f"{name}: received {terms.received} = delivered {terms.delivered} + dropped {terms.dropped}"
+        f" + in flight {terms.in_flight}, {rest if terms.unexplained == 0 else palette.paint(rest, 'bad')}"
+    )
+
+
+def _losses(report: Report, palette: Palette) -> Iterator[str]:
+    counted = [c for c in report.counters if c.value and (c.kind == "dropped" or (c.kind == "note" and c.cure))]
+    yield from _with_cures("dropped or refused by udp-backend:", counted, palette)
+    yield from _with_cures("dropped by the kernel:", [c for c in report.kernel if c.value], palette)
+    if report.last_error is not None:
+        yield ""
+        yield f"last error: {printable(report.last_error)}"
+
+
+def _with_cures(title: str, found: Sequence[Counter | KernelDrops], palette: Palette) -> Iterator[str]:
+    if not found:
+        return
+    yield ""
+    yield palette.paint(title, "strong")
+    for counter in found:
+        yield f"  {counter.name}  {palette.paint(str(counter.value), 'warn')}  {counter.meaning}"
+        if counter.cure:
+            yield f"    cure: {counter.cure}"

@@ -1,0 +1,104 @@
+"""The file behind flannel0: one queue of a TUN device.
+
+Owns opening it with the flags the C side relies on, and the sentence for each way that can fail. Must not know
+addresses, routes or whether someone else uses the device: a multi-queue device lets a second program attach without a
+word, so the daemon asks `host.flannel0` first.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import pytun
+
+from udpbackend.errors import HostError
+
+DEVICE = Path("/dev/net/tun")
+CAP_NET_ADMIN = 12
+"""Its bit in the capability sets of linux/capability.h."""
+
+IFF_VNET_HDR = 0x4000
+IFF_MULTI_QUEUE = 0x0100
+IFF_TUN_EXCL = 0x8000
+FLAGS: int = pytun.IFF_TUN | pytun.IFF_NO_PI | IFF_VNET_HDR | IFF_MULTI_QUEUE
+"""Every queue of a device must be opened with the same flags."""
+
+NO_DEVICE = f"{DEVICE} is missing: load the module (modprobe tun) or mount it into the container"
+NO_ACCESS = f"not permitted: the capability NET_ADMIN and access to {DEVICE} are needed (as root, or granted)"
+
+
+class TunQueue:
+    """One queue; owns its fd, which is non-blocking and closed on exec.
+
+    Without `persist` the device goes away with its last queue. Call `persist` after the device has been marked as ours
+    (`OverlayLink.configure`): a crash in between then leaves nothing behind that a next start would not recognise.
+    """
+
+    def __init__(self, device: pytun.TunTapDevice) -> None:
+        self._device = device
+        self.name: str = device.name
+
+    def fileno(self) -> int:
+        """The fd; borrowed."""
+        return int(self._device.fileno())
+
+    def persist(self) -> None:
+        """Lets the device, its address and its routes outlive this process."""
+        self._device.persist(True)  # noqa: FBT003 pytun takes it by position
+
+    def close(self) -> None:
+        """Closes the fd; may be called twice."""
+        self._device.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def open_tun(name: str, *, new: bool = False) -> TunQueue:
+    """Opens a queue of the device `name`, which is created if there is none; with `new` it must not exist."""
+    try:
+        device = pytun.TunTapDevice(name=name, flags=FLAGS | (IFF_TUN_EXCL if new else 0))
+    except pytun.Error as error:
+        raise HostError(f"cannot open TUN device {name}: {_reason(error, name, new=new)}") from error
+    os.set_inheritable(device.fileno(), False)  # noqa: FBT003 positional only
+    os.set_blocking(device.fileno(), False)
+    return TunQueue(device)
+
+
+def check_tun_access() -> None:
+    """Proves that a TUN device could be opened, without making one; HostError otherwise."""
+    try:
+        os.close(os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC))
+    except OSError as error:
+        raise HostError(f"cannot open TUN devices: {_reason(error, '', new=False)}") from error
+    status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+    effective = next(line.split()[1] for line in status.splitlines() if line.startswith("CapEff:"))
+    if not int(effective, 16) >> CAP_NET_ADMIN & 1:
+        raise HostError(f"cannot open TUN devices: {NO_ACCESS}")
+
+
+def _reason(error: OSError, name: str, *, new: bool) -> str:
+    match error.errno:
+        case errno.ENOENT | errno.ENODEV | errno.ENXIO:
+            return NO_DEVICE
+        case errno.EACCES | errno.EPERM:
+            return NO_ACCESS
+        case errno.EINVAL:
+            return (
+                f"a device {name} of another kind or with other flags exists; expected none, or one made by udp-backend"
+            )
+        case errno.EBUSY if new:
+            return f"another program has just made {name}"
+        case errno.EBUSY:
+            return f"{name} is in use by another program"
+        case _:
+            return error.strerror or str(error)

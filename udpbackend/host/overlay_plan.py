@@ -1,0 +1,169 @@
+"""What flannel0 should look like, what it looks like, and the steps from one to the other.
+
+Owns the comparison, a pure function from two values to an ordered list of steps, and the request that cures each
+difference. Must not know when steps are taken or left out: that is `flannel0`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from enum import Enum, auto
+from functools import partial
+from ipaddress import IPv4Address
+from typing import Any
+
+from udpbackend.host import rtnetlink
+from udpbackend.model import Prefix
+
+MARK = "udpbackend"
+ALIAS = f"{MARK}: overlay network of this node"
+"""The alias by which a later start knows the device for its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Overlay:
+    """What flannel0 should be."""
+
+    address: IPv4Address
+    """The base address of this node's subnet; the device carries it as a /32, as flannel's does."""
+    network: Prefix
+    """The whole overlay network: its route leads to the device."""
+    mtu: int
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """An IPv4 address on the device."""
+
+    local: IPv4Address
+    peer: IPv4Address
+    bits: int
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A route of table main through the device."""
+
+    destination: Prefix
+    protocol: int
+    metric: int
+    type: int = rtnetlink.TYPE_UNICAST
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What the device is now."""
+
+    alias: str
+    mtu: int
+    up: bool
+    accept_local: bool
+    ipv6_address_mode: int | None
+    """IFLA_INET6_ADDR_GEN_MODE; None where the device has no IPv6."""
+    addresses: tuple[Held, ...] = ()
+    routes: tuple[Route, ...] = ()
+
+
+class Kind(Enum):
+    """When a difference may be cured."""
+
+    SETTING = auto()
+    """At any time."""
+    ROUTE = auto()
+    """While the link is up: the kernel takes none otherwise, and flushes them all when it goes down."""
+    UP = auto()
+    """At the start only: later it is the administrator's choice."""
+    TIDY = auto()
+    """At the start only: what someone else has added since is not ours to remove."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One difference and its cure."""
+
+    kind: Kind
+    problem: str
+    cure: Callable[[Any, int], Awaitable[None]]
+    """Takes the AsyncIPRoute and the device's index."""
+
+
+def plan(name: str, seen: Seen, wanted: Overlay) -> Iterator[Step]:
+    """Everything that differs, in the order in which it must be cured."""
+    yield from _settings(name, seen, wanted)
+    yield from _addresses(name, seen, wanted)
+    if not seen.up:
+        yield Step(Kind.UP, f"{name} is down", _raise_link)
+    yield from _routes(name, seen, wanted)
+
+
+def _settings(name: str, seen: Seen, wanted: Overlay) -> Iterator[Step]:
+    def change(problem: str, attribute: tuple[str, Any]) -> Step:
+        return Step(Kind.SETTING, problem, lambda ip, index: rtnetlink.change_link(ip, index, attribute))
+
+    if not seen.alias.startswith(MARK):
+        yield change(f"{name} does not have our alias", ("IFLA_IFALIAS", ALIAS))
+    if not seen.accept_local:
+        # Without it the kernel discards our ICMP errors as martians: their source is flannel0's own address.
+        yield change(f"accept_local of {name} is off", rtnetlink.accept_local())
+    if seen.ipv6_address_mode not in (None, rtnetlink.ADDR_GEN_MODE_NONE):
+        # A link-local address would send router solicitations into a tunnel that has nobody to answer them.
+        yield change(f"{name} makes itself an IPv6 link-local address", rtnetlink.no_ipv6_address())
+    if seen.mtu != wanted.mtu:  # last: below 1280 it takes IPv6 off the device, and the setting above would be refused
+        yield change(f"{name} has the MTU {seen.mtu} instead of {wanted.mtu}", ("IFLA_MTU", wanted.mtu))
+
+
+def _addresses(name: str, seen: Seen, wanted: Overlay) -> Iterator[Step]:
+    right = Held(wanted.address, wanted.address, 32)
+    if right not in seen.addresses:
+        yield Step(Kind.SETTING, f"{name} lacks its address {right.local}/32", partial(_add_address, right))
+    for held in seen.addresses:
+        # Only after ours is there: with its last address gone the kernel would drop the device's routes too.
+        if held != right:
+            problem = f"{name} has the address {held.local}/{held.bits} of an earlier configuration"
+            yield Step(Kind.TIDY, problem, partial(_remove_address, held))
+
+
+def _routes(name: str, seen: Seen, wanted: Overlay) -> Iterator[Step]:
+    leads = [r for r in seen.routes if r.destination == wanted.network and r.metric == 0 and r.type == 1]
+    for route in seen.routes:
+        if route.protocol == rtnetlink.PROTO_BOOT and route.destination != wanted.network:
+            problem = f"the route {route.destination} dev {name} is of an earlier configuration"
+            yield Step(Kind.TIDY, problem, partial(_remove_route, route))
+    if all(r.protocol == rtnetlink.PROTO_KERNEL for r in leads):
+        yield Step(Kind.ROUTE, f"the route {wanted.network} dev {name} is missing", partial(_add_route, wanted.network))
+
+
+async def _raise_link(ip: Any, index: int) -> None:
+    await rtnetlink.change_link(ip, index, up=True)
+
+
+async def _add_address(held: Held, ip: Any, index: int) -> None:
+    await ip.addr("add", index=index, local=str(held.local), address=str(held.peer), prefixlen=held.bits)
+
+
+async def _remove_address(held: Held, ip: Any, index: int) -> None:
+    await ip.addr("delete", index=index, local=str(held.local), address=str(held.peer), prefixlen=held.bits)
+
+
+async def _add_route(network: Prefix, ip: Any, index: int) -> None:
+    await ip.route(
+        "add",
+        dst=str(network),
+        oif=index,
+        table=rtnetlink.TABLE_MAIN,
+        scope=rtnetlink.SCOPE_UNIVERSE,  # flannel's; a route made by hand would get scope link
+        proto=rtnetlink.PROTO_BOOT,
+        type=rtnetlink.TYPE_UNICAST,
+    )
+
+
+async def _remove_route(route: Route, ip: Any, index: int) -> None:
+    await ip.route(
+        "delete",
+        dst=str(route.destination),
+        oif=index,
+        table=rtnetlink.TABLE_MAIN,
+        proto=route.protocol,
+        priority=route.metric,
+    )
