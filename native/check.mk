@@ -51,7 +51,7 @@ $(CHECK_BUILD)/$(1)/native.a: $(NATIVE_C:native/%.c=$(CHECK_BUILD)/$(1)/%.o)
 $(CHECK_BUILD)/$(1)/run/%: $(5)/%.c $(CHECK_BUILD)/$(1)/native.a
 	@mkdir -p $$(@D)
 	@echo "$(1): $$<"
-	@$(2) $(NATIVE_FLAGS) $(4) -MMD -MP -Inative $$< $(CHECK_BUILD)/$(1)/native.a -pthread -o $$@
+	@$(2) $(NATIVE_FLAGS) $(4) -MMD -MP -MF $$@.d -MT $$@ -Inative $$< $(CHECK_BUILD)/$(1)/native.a -pthread -o $$@
 endef
 
 $(foreach compiler,$(CHECK_COMPILERS),$(eval $(call objects,$(compiler),$(compiler))))

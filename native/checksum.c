@@ -9,9 +9,9 @@
  * into halves and adding those changes nothing modulo 0xffff. Byte order does not matter either: adding words in the
  * wrong order gives the right sum in the wrong order, and storing it turns it round again (RFC 1071, 2(B)).
  *
- * An addition whose carry comes back must wait for the one before it, so four independent lanes are summed side by side.
- * Lanes are reduced to halves before they leave checksum_add: one call adds less than 2^36 to a sum, which is what
- * lets callers add sums up with a plain `+`.
+ * An addition whose carry comes back must wait for the one before it, so four independent lanes are summed side by
+ * side. Lanes are reduced to halves before they leave checksum_add: one call adds less than 2^36 to a sum, which is
+ * what lets callers add sums up with a plain `+`.
  *
  * Invariant: a sum of bytes that are not all zero never becomes zero, in any step. Zero means "nothing but zeros".
  */

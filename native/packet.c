@@ -306,7 +306,7 @@ int packet_next_fragment(const struct packet *p, uint32_t mtu, uint32_t *done_by
 	uint16_t original = load_16(p->bytes + IPV4_FRAGMENT);
 	uint32_t offset_bytes = (uint32_t)(original & FRAGMENT_OFFSET) * 8;
 	uint32_t payload_bytes = p->length - p->header_bytes;
-	uint16_t fragment = (uint16_t)(original & ~(FRAGMENT_MORE | FRAGMENT_OFFSET));
+	uint16_t fragment = (uint16_t)(original & ~FRAGMENT_OFFSET); /* with the packet's own "more", if it has it */
 	uint32_t left, slice;
 	size_t header_bytes;
 
@@ -323,7 +323,6 @@ int packet_next_fragment(const struct packet *p, uint32_t mtu, uint32_t *done_by
 		fragment |= FRAGMENT_MORE;
 	} else {
 		slice = left;
-		fragment |= original & FRAGMENT_MORE;
 	}
 	fragment |= (uint16_t)((offset_bytes + *done_bytes) / 8);
 

@@ -30,7 +30,7 @@ class Prefix(msgspec.Struct, frozen=True, order=True, gc=False):
         """Reads `10.5.1.0/24`; host bits are an error unless `mask`. Raises ConfigError that names the text."""
         base, slash, length = text.partition("/")
         try:
-            address = ip_address(base)
+            address = ip_address(base if "%" not in base else "")  # a scope belongs to a link, not to a network
             bits = int(length) if length.isascii() and length.isdecimal() else -1
         except ValueError:
             bits = -1

@@ -6,12 +6,10 @@ Knows the daemon only as an operator does: its flags, its status command, its ex
 
 import json
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from bench.lab.netns import COMMAND_S
 from bench.lab.process import Process
 from bench.lab.topology import NETWORK, Host, Lab
 from bench.lab.wait import LabError, until
@@ -54,13 +52,15 @@ def carried(status: dict[str, Any]) -> Carried:
     return Carried(value["tx_delivered"], value["tx_bytes"], value["rx_delivered"], value["rx_bytes"])
 
 
-def broken_law(status: dict[str, Any]) -> list[str]:
-    """Directions in which received is not delivered + dropped; a sentence for each, none when all is well."""
-    return [
-        f"{direction}: {terms['unexplained']} packets unexplained ({terms})"
-        for direction, terms in sorted(status["law"].items())
-        if terms["unexplained"] != 0
-    ]
+def unbalanced(status: dict[str, Any]) -> list[str]:
+    """Where received is not delivered + dropped yet, or not at all: a sentence for each, none when all is well."""
+    found = []
+    for direction, terms in sorted(status["law"].items()):
+        if terms["in_flight"]:
+            found.append(f"{direction}: {terms['in_flight']} packets still in flight")
+        if terms["unexplained"]:
+            found.append(f"{direction}: {terms['unexplained']} packets unexplained ({terms})")
+    return found
 
 
 class Overlay:
@@ -130,7 +130,7 @@ class Overlay:
         def ready() -> bool:
             if process.returncode is not None:
                 raise LabError(f"{process.name} ended with status {process.returncode}")
-            return (self.run_directory(host) / "subnet.env").exists() and self._asked(host) is not None
+            return (self.run_directory(host) / "subnet.env").exists() and self._asked(host, ready=True) is not None
 
         try:
             until(ready, deadline_s, f"{process.name}: not ready")
@@ -149,20 +149,21 @@ class Overlay:
         return carried(self.status(host))
 
     def settle(self, host: Host, deadline_s: float = SETTLE_S) -> dict[str, Any]:
-        """Waits until nothing is in flight and returns the status; LabError if a packet is unaccounted for."""
-        end = time.monotonic() + deadline_s
+        """Waits until nothing is in flight and returns the status; LabError if a packet stays unaccounted for.
 
-        def still() -> dict[str, Any] | None:
+        Counters are read one by one while packets pass, so a difference counts only when it stays.
+        """
+        wrong: list[str] = []
+
+        def balanced() -> dict[str, Any] | None:
             status = self.status(host)
-            if any(terms["in_flight"] for terms in status["law"].values()):
-                return None
-            # Counters are read one by one while packets pass: a difference counts only when it stays.
-            return None if broken_law(status) and time.monotonic() < end else status
+            wrong[:] = unbalanced(status)
+            return None if wrong else status
 
-        status = until(still, deadline_s, f"host {host.name}: packets in flight that nobody sends any more")
-        if broken := broken_law(status):
-            raise LabError(f"host {host.name}: the law is broken: {'; '.join(broken)}")
-        return status
+        try:
+            return until(balanced, deadline_s, f"host {host.name}: the counters do not balance")
+        except LabError as error:
+            raise LabError("; ".join([str(error), *wrong])) from None
 
     def stop(self, host: Host, deadline_s: float = STOP_S) -> None:
         """SIGTERM; LabError unless the daemon then ends in time and with status 0."""
@@ -185,13 +186,12 @@ class Overlay:
         if complaints:
             raise LabError("\n".join(complaints))
 
-    def _asked(self, host: Host) -> dict[str, Any] | None:
-        """What the status command says, None when it fails."""
+    def _asked(self, host: Host, *, ready: bool = False) -> dict[str, Any] | None:
+        """What the status command says; None when it says nothing, or when the daemon has to be `ready` and is not."""
         socket = self.run_directory(host) / "subnet.sock"
         command = [program(), "status", "--status-socket", str(socket), "-o", "json"]
         try:
-            said = host.namespace.run(*command, deadline_s=COMMAND_S)
-        except LabError:
+            document: dict[str, Any] = json.loads(host.namespace.run(*command, check=ready))
+        except (LabError, ValueError):
             return None
-        document: dict[str, Any] = json.loads(said)
         return document

@@ -97,8 +97,12 @@ static void test_pieces(void)
 /* Folding keeps a number modulo 0xffff, and only zero becomes zero. */
 static void test_fold(void)
 {
-	static const uint64_t edges[] = {0, 1, 0xfffe, 0xffff, 0x10000, 0x1ffff, 0xffffffff, 0x100000000, 0x1fffffffe,
-					 0xffffffff00000000, 0xfffffffffffffffe, 0xffffffffffffffff};
+	static const uint64_t edges[] = {
+		0,           1,           0xfffe,             0xffff,             0x10000,
+		0x1ffff,     0xffffffff,  0x100000000,        0x10000ffff,        0x1fffffffe,
+		0x1ffffffff, 0x200000000, 0x8000800080007fff, 0xffffffff00000000, 0xffffffff00010000,
+		UINT64_MAX,  UINT64_MAX - 1,
+	};
 	uint64_t random = 4;
 
 	for (size_t i = 0; i < sizeof(edges) / sizeof(*edges); i++) {

@@ -105,9 +105,14 @@ def test_a_refused_variable_ends_the_program(monkeypatch, capsys):
 def test_a_closed_pipe_is_quiet():
     reader, writer = os.pipe()
     os.close(reader)
+    environ = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     with os.fdopen(writer, "wb") as closed:
         ended = subprocess.run(
-            [sys.executable, "-m", "udpbackend", "--help"], stdout=closed, stderr=subprocess.PIPE, check=False
+            [sys.executable, "-m", "udpbackend", "--help"],
+            stdout=closed,
+            stderr=subprocess.PIPE,
+            env=environ,
+            check=False,
         )
     assert (ended.returncode, ended.stderr) == (141, b"")
 

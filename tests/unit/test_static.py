@@ -1,4 +1,4 @@
-"""The static registry: checking a file as a whole, finding this host in it, and following edits of a real file."""
+"""The static registry: finding this host in the file, and following edits of a real file."""
 
 import asyncio
 import contextlib
@@ -6,15 +6,12 @@ import json
 import logging
 import os
 import time
-from ipaddress import IPv4Address, ip_network
+from ipaddress import IPv4Address
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from udpbackend.errors import ConfigError, HostError, UdpBackendError
 from udpbackend.subnets import static
-from udpbackend.subnets.nodes import parse_nodes
 from udpbackend.subnets.static import StaticSubnets
 
 DEADLINE_S = 5.0
@@ -32,113 +29,6 @@ GAMMA = node("gamma", "192.0.2.3", "10.5.3.0/24")
 
 def text(*nodes, **more):
     return json.dumps({"Network": "10.5.0.0/16", **more, "Nodes": nodes})
-
-
-def refused(*nodes, **more):
-    with pytest.raises(ConfigError) as caught:
-        parse_nodes(text(*nodes, **more).encode())
-    return str(caught.value)
-
-
-def test_a_good_file_is_read_in_the_order_of_subnets():
-    config, leases = parse_nodes(text(GAMMA, ALPHA, BETA | {"Rack": 7}).encode())
-    assert str(config.network) == "10.5.0.0/16"
-    assert [(lease.node, str(lease.public_address), str(lease.subnet)) for lease in leases] == [
-        ("alpha", "192.0.2.1", "10.5.1.0/24"),
-        ("beta", "192.0.2.2", "10.5.2.0/24"),
-        ("gamma", "192.0.2.3", "10.5.3.0/24"),
-    ]
-
-
-def test_keys_match_in_any_case_and_names_are_optional():
-    data = b"""{"network": "10.5.0.0/16", "nodes": [{"publicip": "192.0.2.1", "SUBNET": "10.5.1.0/30"},
-                                                    {"publicIP": "192.0.2.2", "subnet": "10.5.128.0/17"}]}"""
-    assert [str(lease.subnet) for lease in parse_nodes(data)[1]] == ["10.5.1.0/30", "10.5.128.0/17"]
-
-
-@pytest.mark.parametrize(
-    ("nodes", "message"),
-    [
-        ([7], "Nodes[0]: expected an object, got 7"),
-        ([{}], "Nodes[0].PublicIP: expected the IPv4 address of a host, got nothing"),
-        ([ALPHA | {"PublicIP": 5}], "Nodes[0].PublicIP: expected a string, got 5"),
-        ([ALPHA | {"PublicIP": "::1"}], "Nodes[0].PublicIP: expected the IPv4 address of a host, got '::1'"),
-        ([ALPHA | {"PublicIP": "0.0.0.0"}], "Nodes[0].PublicIP: expected the IPv4 address of a host"),
-        ([ALPHA | {"PublicIP": "127.0.0.1"}], "Nodes[0].PublicIP: expected the IPv4 address of a host"),
-        ([ALPHA | {"PublicIP": "239.1.1.1"}], "Nodes[0].PublicIP: expected the IPv4 address of a host"),
-        ([ALPHA | {"PublicIP": "10.5.9.9"}], "Nodes[0].PublicIP: 10.5.9.9 is inside the Network 10.5.0.0/16"),
-        ([ALPHA | {"Name": 5}], "Nodes[0].Name: expected a string, got 5"),
-        ([ALPHA, BETA | {"Subnet": ""}], "Nodes[1].Subnet: invalid CIDR ''"),
-        ([ALPHA, BETA | {"Subnet": "10.5.2.1/24"}], "Nodes[1].Subnet: invalid CIDR '10.5.2.1/24': host bits are set"),
-        ([ALPHA, BETA | {"Subnet": "10.5.2.0/31"}], "Nodes[1].Subnet: expected an IPv4 subnet of /30 or larger"),
-        ([ALPHA, BETA | {"Subnet": "fc00::/24"}], "Nodes[1].Subnet: expected an IPv4 subnet of /30 or larger"),
-        (
-            [ALPHA, BETA | {"Subnet": "10.6.2.0/24"}],
-            "Nodes[1].Subnet: 10.6.2.0/24 is not inside the Network 10.5.0.0/16",
-        ),
-        ([ALPHA, BETA | {"Subnet": "10.0.0.0/8"}], "Nodes[1].Subnet: 10.0.0.0/8 is not inside the Network 10.5.0.0/16"),
-        ([ALPHA, BETA | {"Name": "alpha"}], 'Nodes[1].Name: "alpha" is that of Nodes[0] ("alpha") too'),
-        ([ALPHA, BETA | {"PublicIP": "192.0.2.1"}], 'Nodes[1].PublicIP: 192.0.2.1 is that of Nodes[0] ("alpha") too'),
-        (
-            [ALPHA, BETA | {"Subnet": "10.5.1.0/24"}],
-            'Nodes[1].Subnet: 10.5.1.0/24 is the subnet of Nodes[0] ("alpha") too, in the node "beta"',
-        ),
-        (
-            [ALPHA, GAMMA, BETA | {"Subnet": "10.5.0.0/22"}],
-            'Nodes[2].Subnet: 10.5.0.0/22 overlaps 10.5.1.0/24 of Nodes[0] ("alpha"), in the node "beta"',
-        ),
-    ],
-)
-def test_what_is_wrong_is_named_by_its_place(nodes, message):
-    assert refused(*nodes).startswith(message)
-
-
-def test_nodes_must_be_a_list():
-    for value, got in (("null", "null"), ("{}", "{}"), ('"x"', '"x"')):
-        with pytest.raises(ConfigError, match=r"Nodes: expected a list of .* objects, got " + got):
-            parse_nodes(f'{{"Network": "10.5.0.0/16", "Nodes": {value}}}'.encode())
-    with pytest.raises(ConfigError, match="got no such key"):
-        parse_nodes(b'{"Network": "10.5.0.0/16"}')
-
-
-def test_the_configuration_is_checked_too():
-    assert refused(ALPHA, Backend={"Type": "vxlan"}).startswith("unknown backend type: vxlan")
-
-
-@given(
-    st.lists(
-        st.builds(
-            lambda address, bits: str(ip_network((address & ~((1 << (32 - bits)) - 1), bits))),
-            st.integers(0x0A050000, 0x0A0500FF),
-            st.integers(24, 30),
-        ),
-        max_size=8,
-    )
-)
-def test_overlaps_are_found_as_comparing_all_pairs_finds_them(subnets):
-    nodes = [{"PublicIP": f"192.0.2.{i}", "Subnet": subnet} for i, subnet in enumerate(subnets, 1)]
-    networks = [ip_network(subnet) for subnet in subnets]
-    clash = {(i, j) for i, a in enumerate(networks) for j, b in enumerate(networks) if i < j and a.overlaps(b)}
-    if not clash:
-        assert len(parse_nodes(text(*nodes).encode())[1]) == len(nodes)
-        return
-    message = refused(*nodes)
-    assert any(message.startswith(f"Nodes[{j}].Subnet: ") and f"of Nodes[{i}]" in message for i, j in clash)
-
-
-@given(st.recursive(st.none() | st.integers() | st.text(), lambda j: st.dictionaries(st.text(), j) | st.lists(j)))
-def test_any_json_is_a_registry_or_a_config_error(value):
-    for document in ({"Nodes": value}, {"Nodes": [value]}, {"Nodes": [ALPHA | {"Subnet": value}]}):
-        with contextlib.suppress(ConfigError):
-            parse_nodes(json.dumps({"Network": "10.5.0.0/16"} | document).encode())
-
-
-def test_a_large_network_is_checked_in_seconds():
-    nodes = [node(f"n{i}", str(IPv4Address(0xC6000000 + i)), f"10.{i >> 8}.{i & 255}.0/24") for i in range(65536)]
-    data = text(*nodes, Network="10.0.0.0/8").encode()
-    start = time.process_time()
-    assert len(parse_nodes(data)[1]) == 65536
-    assert time.process_time() - start < 10
 
 
 @pytest.fixture

@@ -32,8 +32,8 @@ STOP_S = 1.0
 """What a request under way gets when the daemon stops; aiohttp takes it twice at most."""
 IDLE_S = 30.0
 """How long a connection may wait for its next request."""
-LARGE = 500
-"""From so many peers on, writing a document would hold up the loop too long: a thread does it."""
+LARGE = 50
+"""From so many peers on (some 2 ms), writing a document would hold up the loop too long: a thread does it."""
 
 
 class Server:

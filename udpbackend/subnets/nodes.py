@@ -85,7 +85,7 @@ def _require_unique(leases: list[Lease], key: str, value_of: Callable[[Lease], o
 
 def _disjoint(leases: list[Lease]) -> list[int]:
     """Indexes in the order of the subnets. Prefixes overlap only by nesting, and then they are neighbours in it."""
-    order = sorted(range(len(leases)), key=lambda i: leases[i].subnet.address << 8 | leases[i].subnet.bits)
+    order = sorted(range(len(leases)), key=lambda i: leases[i].subnet.address)
     for before, after in pairwise(order):
         if leases[before].subnet.overlaps(leases[after].subnet):
             first, second = sorted((before, after))

@@ -1,0 +1,47 @@
+"""A daemon that is only its servers, for the tests that ask it."""
+
+import asyncio
+import socket
+from contextlib import asynccontextmanager
+from ipaddress import IPv4Address
+
+from observed import facts
+
+from udpbackend.observe.http import Server
+from udpbackend.observe.metrics import Metrics
+
+
+class Daemon:
+    """Answers with what a test says, which may be an exception, after a while."""
+
+    def __init__(self, **changes):
+        self.changes = changes
+        self.error = None
+        self.wait_s = 0.0
+
+    def waiting_for(self):
+        return self.changes.get("waiting_for")
+
+    async def facts(self):
+        await asyncio.sleep(self.wait_s)
+        if self.error is not None:
+            raise self.error
+        return facts(**self.changes)
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@asynccontextmanager
+async def serving(path, source=None, port=0):
+    server = Server(
+        source or Daemon(), Metrics(), socket_path=path, healthz_ip=IPv4Address("127.0.0.1"), healthz_port=port
+    )
+    await server.start()
+    try:
+        yield server
+    finally:
+        await server.stop()
