@@ -2,9 +2,9 @@
  *
  * Owns the arithmetic and nothing else: it is given bytes and gives back sums. It must not know what a packet is.
  *
- * A *sum* is the 64-bit running total of 16-bit words read in native order; sums add up with a plain `+`, and end-around
- * carries are folded once at the end. Folding a native-order sum gives the value to store in native order (RFC 1071,
- * 2(B)). Each call below adds less than 2^36 to a sum, so it takes tens of millions of them to overflow one.
+ * A *sum* is the 64-bit running total of 16-bit words read in native order; sums add up with a plain `+`, and
+ * end-around carries are folded once at the end. Folding a native-order sum gives the value to store in native order
+ * (RFC 1071, 2(B)). Each call below adds less than 2^36 to a sum, so it takes hundreds of millions to overflow one.
  */
 #ifndef UDPB_CHECKSUM_H
 #define UDPB_CHECKSUM_H
@@ -23,7 +23,8 @@ uint16_t checksum_fold(uint64_t sum);
 uint16_t checksum_finish(uint64_t sum);
 
 /* The sum of a TCP or UDP pseudo-header. `addresses` is the source and then the destination address as they stand in
- * the header, `address_bytes` 8 (IPv4) or 32 (IPv6) in all; `length` is that of the transport header and its payload. */
+ * the header, `address_bytes` 8 (IPv4) or 32 (IPv6) in all; `length` is that of the transport header and its payload.
+ */
 uint64_t checksum_pseudo(const void *addresses, size_t address_bytes, uint8_t protocol, uint32_t length);
 
 #endif

@@ -1,8 +1,8 @@
 /* check: the smallest test harness that will do.
  *
- * Owns counting. A test program calls CHECK as often as it likes and ends main with `return check_done();`, which prints
- * "N passed, N failed" and gives the exit status. A check that fails lets the program go on, and is told only the first
- * time at each place: one broken loop of a million should not bury the rest. It must not know what is being tested.
+ * Owns counting. A test program calls CHECK as often as it likes and ends main with `return check_done();`, which
+ * prints "N passed, N failed" and gives the exit status. A check that fails lets the program go on, and is told only
+ * the first time at each place: one broken loop of a million should not bury the rest. It must not know what is tested.
  */
 #ifndef CHECK_H
 #define CHECK_H

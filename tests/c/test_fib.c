@@ -83,10 +83,11 @@ static void check_edges(const struct fib *fib, const struct fib_entry *entries, 
 
 static struct fib_entry ipv4_entry(uint32_t net, uint8_t prefix_bits, uint32_t value)
 {
-	return (struct fib_entry){.net = {(uint8_t)(net >> 24), (uint8_t)(net >> 16), (uint8_t)(net >> 8), (uint8_t)net},
-				  .value = value,
-				  .version = 4,
-				  .prefix_bits = prefix_bits};
+	struct fib_entry entry = {.value = value, .version = 4, .prefix_bits = prefix_bits};
+
+	for (int i = 0; i < 4; i++)
+		entry.net[i] = (uint8_t)(net >> (24 - 8 * i));
+	return entry;
 }
 
 static uint32_t ipv4_lookup(const struct fib *fib, uint32_t address)

@@ -1,0 +1,234 @@
+/* fake_io: a TUN and a UDP socket made of arrays.
+ *
+ * Owns what stands behind the function pointers of struct tun_io and struct udp_io in a test: packets and datagrams that
+ * wait to be read, everything that was written and sent, and scripted errors. A *fault* strikes when so many items have
+ * been dealt with, as often as told; like the kernel, a call that has moved something returns what it moved and meets
+ * the fault the next time. It knows no peers and no inner packets. One fake per program; one thread.
+ */
+#ifndef FAKE_IO_H
+#define FAKE_IO_H
+
+#include <errno.h>
+#include <linux/virtio_net.h>
+#include <netinet/in.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "check.h"
+#include "tun_io.h"
+#include "udp_io.h"
+
+#define FAKE_ITEMS 512
+#define FAKE_FAULTS 8
+
+struct fake_item {
+	struct virtio_net_hdr header; /* a TUN's */
+	struct sockaddr_in address;   /* a datagram's */
+	uint8_t *bytes;
+	size_t length;
+};
+
+/* One direction of one fd. */
+struct fake_stream {
+	struct fake_item items[FAKE_ITEMS];
+	uint32_t count, done; /* done: of those to be read */
+	struct fake_fault {
+		uint32_t at, times;
+		int error;
+	} faults[FAKE_FAULTS];
+	uint32_t fault_count, faults_done, calls;
+};
+
+static struct {
+	struct fake_stream tun_in, tun_out, udp_in, udp_out;
+	uint32_t udp_per_call;    /* sendmmsg takes no more at once; 0 for all */
+	size_t udp_longest_bytes; /* sendmmsg answers EMSGSIZE to a longer datagram; 0 for none */
+	int path_mtu;             /* the kernel's answer, or -errno */
+	uint32_t path_mtu_calls;
+	struct sockaddr_in path_mtu_peer; /* whom it was last asked about, and from where */
+	uint32_t path_mtu_local_be;
+} fake;
+
+static inline void fake_keep(struct fake_stream *stream, const void *bytes, size_t length,
+			     const struct virtio_net_hdr *header, const struct sockaddr_in *address)
+{
+	struct fake_item *item = &stream->items[stream->count];
+
+	if (!CHECK(stream->count < FAKE_ITEMS))
+		return;
+	stream->count++;
+	item->bytes = malloc(length + !length);
+	item->length = length;
+	memcpy(item->bytes, bytes, length);
+	if (header)
+		item->header = *header;
+	if (address)
+		item->address = *address;
+}
+
+static inline void fake_reset(void)
+{
+	struct fake_stream *streams[] = {&fake.tun_in, &fake.tun_out, &fake.udp_in, &fake.udp_out};
+
+	for (size_t i = 0; i < 4; i++)
+		for (uint32_t j = 0; j < streams[i]->count; j++)
+			free(streams[i]->items[j].bytes);
+	memset(&fake, 0, sizeof(fake));
+	fake.path_mtu = 1500;
+}
+
+/* The stream's next call fails with `error` once `at` items have been moved, `times` times in a row. In order of `at`. */
+static inline void fake_fault(struct fake_stream *stream, uint32_t at, int error, uint32_t times)
+{
+	if (CHECK(stream->fault_count < FAKE_FAULTS))
+		stream->faults[stream->fault_count++] = (struct fake_fault){at, times, error};
+}
+
+/* The error due after `moved` items, or 0. Looking uses it up only if `take`. */
+static inline int fake_due(struct fake_stream *stream, uint32_t moved, bool take)
+{
+	struct fake_fault *fault = &stream->faults[stream->faults_done];
+
+	if (stream->faults_done == stream->fault_count || fault->at != moved)
+		return 0;
+	if (take && --fault->times == 0)
+		stream->faults_done++;
+	return fault->error;
+}
+
+static inline int fake_fail(int error)
+{
+	errno = error;
+	return -1;
+}
+
+/* ---- the TUN ---- */
+
+static inline ssize_t fake_readv(int fd, const struct iovec *iov, int count)
+{
+	struct fake_stream *in = &fake.tun_in;
+	const struct fake_item *item = &in->items[in->done];
+	int error = fake_due(in, in->done, true);
+
+	in->calls++;
+	if (!CHECK(fd == 3 && count == 2 && iov[0].iov_len == sizeof(item->header)))
+		return fake_fail(EINVAL);
+	if (error || in->done == in->count)
+		return error < 0 ? 0 : fake_fail(error ? error : EAGAIN); /* a negative "error" is the end of the file */
+	if (!CHECK(item->length <= iov[1].iov_len))
+		return fake_fail(EINVAL);
+	in->done++;
+	memcpy(iov[0].iov_base, &item->header, sizeof(item->header));
+	memcpy(iov[1].iov_base, item->bytes, item->length);
+	return (ssize_t)(sizeof(item->header) + item->length);
+}
+
+/* Copies what the vector holds, and returns its length. */
+static inline size_t fake_gather(const struct iovec *iov, size_t count, uint8_t *out, size_t room)
+{
+	size_t length = 0;
+
+	for (size_t i = 0; i < count; i++) {
+		if (!CHECK(length + iov[i].iov_len <= room))
+			break;
+		memcpy(out + length, iov[i].iov_base, iov[i].iov_len);
+		length += iov[i].iov_len;
+	}
+	return length;
+}
+
+static inline ssize_t fake_writev(int fd, const struct iovec *iov, int count)
+{
+	static uint8_t frame[1 << 17];
+	size_t length = fake_gather(iov, (size_t)count, frame, sizeof(frame));
+	struct virtio_net_hdr header;
+	int error = fake_due(&fake.tun_out, fake.tun_out.count, true);
+
+	fake.tun_out.calls++;
+	if (error)
+		return fake_fail(error);
+	if (!CHECK(fd == 3 && length >= sizeof(header)))
+		return fake_fail(EINVAL);
+	memcpy(&header, frame, sizeof(header));
+	fake_keep(&fake.tun_out, frame + sizeof(header), length - sizeof(header), &header, NULL);
+	return (ssize_t)length;
+}
+
+/* ---- the socket ---- */
+
+static inline int fake_sendmmsg(int fd, struct mmsghdr *messages, unsigned int count, int flags)
+{
+	static uint8_t bytes[1 << 17];
+	struct fake_stream *out = &fake.udp_out;
+	unsigned int sent = 0;
+
+	out->calls++;
+	if (!CHECK(fd == 4 && (flags & MSG_DONTWAIT) && count > 0))
+		return fake_fail(EINVAL);
+	for (; sent < count && (fake.udp_per_call == 0 || sent < fake.udp_per_call); sent++) {
+		const struct msghdr *m = &messages[sent].msg_hdr;
+		size_t length = fake_gather(m->msg_iov, m->msg_iovlen, bytes, sizeof(bytes));
+		int error = fake_due(out, out->count, sent == 0);
+
+		if (!error && fake.udp_longest_bytes && length > fake.udp_longest_bytes)
+			error = EMSGSIZE;
+		if (error && sent == 0)
+			return fake_fail(error);
+		if (error)
+			break;
+		CHECK(m->msg_namelen == sizeof(struct sockaddr_in));
+		fake_keep(out, bytes, length, NULL, m->msg_name);
+		messages[sent].msg_len = (unsigned int)length;
+	}
+	return (int)sent;
+}
+
+static inline int fake_recvmmsg(int fd, struct mmsghdr *messages, unsigned int count, int flags, struct timespec *wait)
+{
+	struct fake_stream *in = &fake.udp_in;
+	unsigned int got = 0;
+	int error = 0;
+
+	in->calls++;
+	if (!CHECK(fd == 4 && (flags & MSG_DONTWAIT) && !wait))
+		return fake_fail(EINVAL);
+	for (; got < count && in->done < in->count; got++) {
+		const struct fake_item *item = &in->items[in->done];
+		struct msghdr *m = &messages[got].msg_hdr;
+
+		error = fake_due(in, in->done, got == 0);
+		if (error)
+			break;
+		CHECK(m->msg_namelen >= sizeof(item->address) && m->msg_iovlen == 1 &&
+		      m->msg_iov->iov_len >= item->length);
+		memcpy(m->msg_name, &item->address, sizeof(item->address));
+		memcpy(m->msg_iov->iov_base, item->bytes, item->length);
+		m->msg_namelen = sizeof(item->address);
+		m->msg_flags = 0;
+		messages[got].msg_len = (unsigned int)item->length;
+		in->done++;
+	}
+	if (got > 0)
+		return (int)got;
+	if (!error) /* nothing is left, but an error may still be due */
+		error = fake_due(in, in->done, true);
+	return fake_fail(error ? error : EAGAIN);
+}
+
+static inline int fake_path_mtu(uint32_t local_be, const struct sockaddr_in *peer)
+{
+	fake.path_mtu_calls++;
+	fake.path_mtu_local_be = local_be;
+	fake.path_mtu_peer = *peer;
+	return fake.path_mtu;
+}
+
+static inline void fake_open(struct tun_io *tun, struct udp_io *udp)
+{
+	fake_reset();
+	*tun = (struct tun_io){.fd = 3, .readv = fake_readv, .writev = fake_writev};
+	*udp = (struct udp_io){
+		.fd = 4, .recvmmsg = fake_recvmmsg, .sendmmsg = fake_sendmmsg, .path_mtu = fake_path_mtu};
+}
+
+#endif
