@@ -199,9 +199,7 @@ int udpb_queue_open(struct udpb *u, uint32_t queue, int tun_fd, int udp_fd)
 		.tun_fd = tun_fd,
 		.udp_fd = udp_fd,
 		.table = &u->table,
-		.tun_address_be = u->config.tun_address_be,
-		.local_address_be = u->config.local_address_be,
-		.source_check = u->config.source_check,
+		.config = &u->config,
 	};
 	struct queue *opened;
 	int error;
@@ -239,7 +237,7 @@ int udpb_queue_fd(const struct udpb *u, uint32_t queue)
 
 uint32_t udpb_queue_offloads(const struct udpb *u, uint32_t queue)
 {
-	return queue < UDPB_QUEUES_MAX && u->queues[queue] ? u->queues[queue]->tun.offloads : 0;
+	return queue < UDPB_QUEUES_MAX && u->queues[queue] ? queue_offloads(u->queues[queue]) : 0;
 }
 
 int udpb_turn(struct udpb *u, uint32_t queue, int64_t budget_ns, int64_t linger_ns, int loop_fd)

@@ -17,6 +17,7 @@ struct queue {
 	struct table *_Atomic *table; /* borrowed; where the published table stands */
 	int epoll_fd, timer_fd;
 	int is_blocked; /* the epoll set is that of a full socket */
+	void *arena;    /* of both directions */
 	struct tun_io tun;
 	struct udp_io udp;
 	struct transmit transmit;
@@ -28,11 +29,13 @@ struct queue_parts {
 	int tun_fd, udp_fd;
 	struct table *_Atomic *table;
 	struct stats *stats;
-	uint32_t tun_address_be, local_address_be, source_check;
+	const struct udpb_config *config; /* until the call returns */
 };
 
 int queue_open(const struct queue_parts *parts, struct queue **out); /* 0 or -errno */
 void queue_close(struct queue *queue);
+
+uint32_t queue_offloads(const struct queue *queue); /* UDPB_OFFLOAD_* in use */
 
 /* As udpb_turn. */
 int queue_turn(struct queue *queue, int64_t budget_ns, int64_t linger_ns, int loop_fd);

@@ -1,19 +1,18 @@
 /* receive: see receive.h.
  *
- * Theory of operation. A datagram is let in when it is one whole packet, when its inner source address can be a host's
- * and is not ours, and when the source check holds. The common case costs one lookup: the owner of the inner source's
- * prefix is the peer whose address the datagram came from. Only when that fails is the outer address looked up, to tell
- * a stranger from a peer that sends what it should not. Every datagram ends in exactly one of rx_delivered and the
- * rx_drop counters.
+ * Theory of operation. A message is one datagram or, with UDP_GRO, several of one length. Each datagram is let in when it
+ * is one whole packet, when its inner source address can be a host's and is not ours, and when the source check holds.
+ * The common case costs no lookup (the source is the one let in before) or one: the owner of the inner source's prefix is
+ * the peer the datagram came from. Only when that fails is the outer address looked up, to tell a stranger from a peer
+ * that sends what it should not. What passes is coalesced over the whole batch and written to the TUN. Every datagram
+ * ends in exactly one of rx_delivered and the rx_drop counters.
  */
 #include "receive.h"
 
 #include <errno.h>
 #include <string.h>
-#include <sys/mman.h>
 
-#define SLOT_BYTES (65536 + 192) /* see transmit.c */
-#define PASSES (-1)               /* no counter's number */
+#define PASSES (-1) /* no counter's number */
 
 static const enum stat_id fault_counter[] = {
 	[PACKET_SHORT] = STAT_rx_drop_short,
@@ -23,32 +22,22 @@ static const enum stat_id fault_counter[] = {
 	[PACKET_HEADER_CHECKSUM] = STAT_rx_drop_header_checksum,
 };
 
-int receive_init(struct receive *r, const struct tun_io *tun, const struct udp_io *udp, struct stats *stats,
-		 uint32_t source_check)
+void receive_init(struct receive *r, struct tun_io *tun, const struct udp_io *udp, struct stats *stats,
+		  const struct udpb_config *config, uint8_t *arena)
 {
-	void *arena = mmap(NULL, (size_t)SLOT_BYTES * RECEIVE_BATCH, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
-			   -1, 0);
-
-	if (arena == MAP_FAILED)
-		return -ENOMEM;
 	memset(r, 0, sizeof(*r));
 	r->tun = tun;
 	r->udp = udp;
 	r->stats = stats;
-	r->source_check = source_check;
-	r->arena = arena;
-	for (size_t i = 0; i < RECEIVE_BATCH; i++) {
-		r->iov[i] = (struct iovec){ .iov_base = r->arena + i * SLOT_BYTES, .iov_len = SLOT_BYTES };
+	r->source_check = config->source_check;
+	r->wanted = RECEIVE_MESSAGES;
+	for (size_t i = 0; i < RECEIVE_MESSAGES; i++) {
+		r->iov[i] = (struct iovec){ .iov_base = arena + i * RECEIVE_SLOT_BYTES, .iov_len = RECEIVE_SLOT_BYTES };
 		r->messages[i].msg_hdr.msg_name = &r->names[i];
 		r->messages[i].msg_hdr.msg_iov = &r->iov[i];
 		r->messages[i].msg_hdr.msg_iovlen = 1;
+		r->messages[i].msg_hdr.msg_control = r->controls[i].bytes;
 	}
-	return 0;
-}
-
-void receive_release(struct receive *r)
-{
-	munmap(r->arena, (size_t)SLOT_BYTES * RECEIVE_BATCH);
 }
 
 /* What is wrong with a packet's inner source: the counter, or PASSES. *peer is set to its sender where that is known. */
@@ -69,81 +58,194 @@ static int check_source(const struct receive *r, const struct table *table, cons
 	return r->source_check == UDPB_SOURCE_SUBNET ? STAT_rx_drop_inner_source : PASSES;
 }
 
-/* The counter that a datagram is dropped under, or PASSES. A stranger is called a stranger whatever it sent. */
-static int judge(const struct receive *r, const struct table *table, const uint8_t *bytes, size_t length, uint32_t outer_be,
-		 struct peer **peer)
+static bool remembered(const struct receive_memory *m, const struct packet *p, uint32_t outer_be)
 {
-	struct packet packet;
-	enum packet_fault fault = packet_parse(bytes, length, &packet);
-	int verdict = fault ? (int)fault_counter[fault] : check_source(r, table, &packet, outer_be, peer);
-	int may_be_stranger = verdict != PASSES || !*peer;
+	return m->version == p->version && m->outer_be == outer_be &&
+	       memcmp(m->source, p->source, p->version == 4 ? 4 : 16) == 0;
+}
 
-	if (r->source_check != UDPB_SOURCE_OFF && may_be_stranger && !peer_map_find(table->peers, outer_be))
+static void remember(struct receive_memory *m, const struct packet *p, uint32_t outer_be, struct peer *peer)
+{
+	memcpy(m->source, p->source, p->version == 4 ? 4 : 16);
+	m->version = p->version;
+	m->outer_be = outer_be;
+	m->peer = peer;
+}
+
+/* The counter that a datagram is dropped under, or PASSES. A stranger is called a stranger whatever it sent. */
+static int judge(struct receive *r, const struct table *table, const uint8_t *bytes, size_t length, uint32_t outer_be,
+		 struct packet *packet, struct peer **peer)
+{
+	enum packet_fault fault = packet_parse(bytes, length, packet);
+	int verdict;
+
+	if (!fault && remembered(&r->memory, packet, outer_be)) {
+		*peer = r->memory.peer;
+		return PASSES;
+	}
+	verdict = fault ? (int)fault_counter[fault] : check_source(r, table, packet, outer_be, peer);
+	if (r->source_check != UDPB_SOURCE_OFF && (verdict != PASSES || !*peer) && !peer_map_find(table->peers, outer_be))
 		return STAT_rx_drop_unknown_peer;
+	if (verdict == PASSES)
+		remember(&r->memory, packet, outer_be, *peer);
 	return verdict;
 }
 
-static void count_write_error(struct receive *r, int error)
+static void count_write_error(struct receive *r, int error, uint32_t packets)
 {
 	switch (-error) {
 	case EIO: /* not up (linux/drivers/net/tun.c, tun_get_user) */
-		stats_add(r->stats, STAT_rx_drop_tun_down, 1);
+		stats_add(r->stats, STAT_rx_drop_tun_down, packets);
 		break;
 	case EAGAIN:
 	case ENOBUFS:
 	case ENOMEM:
-		stats_add(r->stats, STAT_rx_drop_tun_full, 1);
+		stats_add(r->stats, STAT_rx_drop_tun_full, packets);
 		break;
 	default:
 		if (tun_io_is_gone(error))
-			stats_add(r->stats, STAT_rx_drop_tun_down, 1);
+			stats_add(r->stats, STAT_rx_drop_tun_down, packets);
 		else
-			stats_error(r->stats, STAT_rx_drop_tun_refused, -error);
+			stats_error(r->stats, STAT_rx_drop_tun_refused, -error, packets);
 	}
 }
 
-/* One datagram. Returns 0 or the -errno of the write. */
-static int deliver(struct receive *r, const struct table *table, const uint8_t *bytes, size_t length, uint32_t outer_be,
-		   int64_t now_ns)
+/* Counts what became of a write. Returns the error when the TUN is gone by it. */
+static int count_write(struct receive *r, int error, uint32_t packets, uint32_t bytes)
 {
-	struct peer *peer = NULL;
-	int verdict = judge(r, table, bytes, length, outer_be, &peer);
-	int error;
-
-	if (verdict != PASSES) {
-		stats_add(r->stats, (enum stat_id)verdict, 1);
-		return 0;
-	}
-	error = tun_io_write(r->tun, bytes, length);
 	if (error) {
-		count_write_error(r, error);
-		return error;
+		count_write_error(r, error, packets);
+		return tun_io_is_gone(error) ? error : 0;
 	}
-	stats_add(r->stats, STAT_rx_delivered, 1);
-	stats_add(r->stats, STAT_rx_bytes, length);
-	if (peer)
-		peer_heard(peer, 1, length, now_ns);
+	stats_add(r->stats, STAT_rx_writes, 1);
+	stats_add(r->stats, STAT_rx_delivered, packets);
+	stats_add(r->stats, STAT_rx_bytes, bytes);
 	return 0;
+}
+
+/* The kernel refused a super-packet: from now on none of that kind, and this one packet by packet. */
+static int write_apart(struct receive *r, const struct coalesce_group *g)
+{
+	int gone = 0;
+
+	stats_add(r->stats, STAT_rx_coalesce_refused, 1);
+	r->tun->offloads &= g->protocol == IPPROTO_TCP ? ~(uint32_t)UDPB_OFFLOAD_TCP_COALESCE
+						       : ~(uint32_t)UDPB_OFFLOAD_UDP_COALESCE;
+	for (uint16_t i = g->first; i != COALESCE_NONE; i = r->coalesce.next[i]) {
+		const struct iovec *packet = &r->coalesce.packet[i];
+		int error = tun_io_write_packet(r->tun, packet->iov_base, packet->iov_len);
+
+		error = count_write(r, error, 1, (uint32_t)packet->iov_len);
+		gone = error ? error : gone;
+	}
+	return gone;
+}
+
+/* Inner bytes of a group as its packets were received. */
+static uint32_t group_bytes(const struct coalesce_group *g)
+{
+	return g->length + (g->segments - 1U) * g->headers_bytes;
+}
+
+/* Writes the groups of the batch and begins a new one. Returns 0 or the error by which the TUN is gone. */
+static int write_groups(struct receive *r)
+{
+	const struct coalesce *c = &r->coalesce;
+	int gone = 0;
+
+	for (uint16_t i = 0; i < c->groups; i++) {
+		const struct coalesce_group *g = &c->group[i];
+		struct iovec iov[COALESCE_SEGMENTS + 2];
+		uint8_t headers[COALESCE_HEADERS_MAX];
+		struct virtio_net_hdr header;
+		int count = coalesce_build(c, i, &header, headers, iov + 1);
+		int error = tun_io_write(r->tun, &header, iov, count + 1);
+
+		if (error == -EINVAL && g->segments > 1)
+			error = write_apart(r, g);
+		else
+			error = count_write(r, error, g->segments, group_bytes(g));
+		gone = error ? error : gone;
+	}
+	coalesce_reset(&r->coalesce);
+	return gone;
+}
+
+/* Takes one message apart. Returns 0 or the error by which the TUN is gone. */
+static int take_message(struct receive *r, const struct table *table, struct mmsghdr *message, int64_t now_ns)
+{
+	const struct sockaddr_in *name = message->msg_hdr.msg_name;
+	const uint8_t *bytes = message->msg_hdr.msg_iov->iov_base;
+	uint32_t left = message->msg_len, segment = udp_io_segment(&message->msg_hdr);
+	uint32_t good_packets = 0, good_bytes = 0;
+	struct peer *sender = NULL;
+	int gone = 0;
+
+	do { /* once for an empty datagram, too */
+		uint32_t length = segment > 0 && segment < left ? segment : left;
+		struct peer *peer = NULL;
+		struct packet packet;
+		int verdict = judge(r, table, bytes, length, name->sin_addr.s_addr, &packet, &peer);
+
+		stats_add(r->stats, STAT_rx_received, 1);
+		if (verdict == PASSES) {
+			if (coalesce_full(&r->coalesce)) {
+				int error = write_groups(r);
+
+				gone = error ? error : gone;
+			}
+			coalesce_add(&r->coalesce, &packet);
+			sender = peer;
+			good_packets++;
+			good_bytes += length;
+		} else {
+			stats_add(r->stats, (enum stat_id)verdict, 1);
+		}
+		bytes += length;
+		left -= length;
+	} while (left > 0);
+	/* One message comes from one address, so its packets have one sender. */
+	if (sender)
+		peer_heard(sender, good_packets, good_bytes, now_ns);
+	return gone;
+}
+
+/* Many small messages, or few large ones: by the mean of the last batch. */
+static void adapt(struct receive *r, uint32_t count, uint32_t bytes)
+{
+	uint32_t mean = bytes / count + 1;
+	uint32_t wanted = RECEIVE_BATCH_BYTES / mean;
+
+	r->wanted = wanted > RECEIVE_MESSAGES ? RECEIVE_MESSAGES : wanted < 2 ? 2 : wanted;
 }
 
 int receive_batch(struct receive *r, const struct table *table, int64_t now_ns)
 {
-	int count, gone = 0;
+	uint32_t bytes = 0;
+	int count, error, gone = 0;
 
-	for (size_t i = 0; i < RECEIVE_BATCH; i++)
+	for (size_t i = 0; i < r->wanted; i++) {
 		r->messages[i].msg_hdr.msg_namelen = sizeof(r->names[i]);
-	count = udp_io_receive(r->udp, r->messages, RECEIVE_BATCH);
-	if (count < 0) {
-		if (count != -EAGAIN)
-			stats_error(r->stats, STAT_rx_socket_errors, -count);
+		r->messages[i].msg_hdr.msg_controllen = sizeof(r->controls[i]);
+	}
+	count = udp_io_receive(r->udp, r->messages, r->wanted);
+	if (count <= 0) {
+		if (count < 0 && count != -EAGAIN)
+			stats_error(r->stats, STAT_rx_socket_errors, -count, 1);
 		return 0;
 	}
-	stats_add(r->stats, STAT_rx_received, (uint64_t)count);
+	r->memory.version = 0;
+	r->coalesce.kinds = (r->tun->offloads & UDPB_OFFLOAD_TCP_COALESCE ? COALESCE_TCP : 0) |
+			    (r->tun->offloads & UDPB_OFFLOAD_UDP_COALESCE ? COALESCE_UDP : 0);
+	coalesce_reset(&r->coalesce);
+	stats_add(r->stats, STAT_rx_messages, (uint64_t)count);
 	for (int i = 0; i < count; i++) {
-		int error = deliver(r, table, r->iov[i].iov_base, r->messages[i].msg_len, r->names[i].sin_addr.s_addr, now_ns);
-
-		if (error && tun_io_is_gone(error))
-			gone = error;
+		error = take_message(r, table, &r->messages[i], now_ns);
+		gone = error ? error : gone;
+		bytes += r->messages[i].msg_len;
 	}
+	error = write_groups(r);
+	gone = error ? error : gone;
+	adapt(r, (uint32_t)count, bytes);
 	return gone ? gone : count;
 }

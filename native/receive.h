@@ -1,34 +1,49 @@
-/* receive: the network to flannel0, a batch at a time: receive, check who sent it, validate, write.
+/* receive: the network to flannel0, a batch at a time: receive, check who sent it, validate, merge, write.
  *
- * Owns the batch's buffers. It must not know epoll, time sources or Python.
+ * Owns the batch. It must not know epoll, time sources or Python.
  */
 #ifndef UDPB_RECEIVE_H
 #define UDPB_RECEIVE_H
 
+#include "coalesce.h"
 #include "packet.h"
 #include "stats.h"
 #include "table.h"
 #include "tun_io.h"
 #include "udp_io.h"
 
-#define RECEIVE_BATCH 16
+#define RECEIVE_MESSAGES 64           /* in a batch at most, when they are small */
+#define RECEIVE_BATCH_BYTES 200000    /* about so many are wanted when they are large: a batch shall stay in the L2 cache */
+#define RECEIVE_SLOT_BYTES (65536 + 192) /* an exact power of two would start every slot in the same cache set */
+#define RECEIVE_ARENA_BYTES (RECEIVE_MESSAGES * RECEIVE_SLOT_BYTES)
+
+/* The last inner source that was let in, with whom it came from: the next packet mostly has the same. */
+struct receive_memory {
+	uint8_t source[16];
+	uint8_t version; /* 0: none */
+	uint32_t outer_be;
+	struct peer *peer;
+};
 
 struct receive {
-	const struct tun_io *tun; /* borrowed, as are the next two */
+	struct tun_io *tun; /* borrowed, as are the next two */
 	const struct udp_io *udp;
 	struct stats *stats;
 	uint32_t source_check; /* UDPB_SOURCE_* */
-	uint8_t *arena;        /* RECEIVE_BATCH slots; owned */
-	struct sockaddr_in names[RECEIVE_BATCH];
-	struct iovec iov[RECEIVE_BATCH];
-	struct mmsghdr messages[RECEIVE_BATCH];
+	uint32_t wanted;       /* messages to ask for: many small or few large ones */
+	struct receive_memory memory; /* valid inside one batch */
+	struct sockaddr_in names[RECEIVE_MESSAGES];
+	struct iovec iov[RECEIVE_MESSAGES];
+	union udp_io_control controls[RECEIVE_MESSAGES];
+	struct mmsghdr messages[RECEIVE_MESSAGES];
+	struct coalesce coalesce;
 };
 
-int receive_init(struct receive *r, const struct tun_io *tun, const struct udp_io *udp, struct stats *stats,
-		 uint32_t source_check); /* 0 or -ENOMEM */
-void receive_release(struct receive *r);
+/* Prepares for batches in `arena` (borrowed; RECEIVE_ARENA_BYTES). */
+void receive_init(struct receive *r, struct tun_io *tun, const struct udp_io *udp, struct stats *stats,
+		  const struct udpb_config *config, uint8_t *arena);
 
-/* Moves one batch. Returns how many datagrams were received, or the -errno by which the TUN is gone (the whole batch is
+/* Moves one batch. Returns how many messages were received, or the -errno by which the TUN is gone (the whole batch is
  * counted all the same). A receive error is counted and looks like an empty batch. */
 int receive_batch(struct receive *r, const struct table *table, int64_t now_ns);
 

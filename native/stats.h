@@ -75,7 +75,11 @@
 	  "`status` shows the last errno; IPv6 may be switched off on flannel0")                                       \
 	X(rx_drop_tun_full, RX, DROPPED, "the kernel had no room for a packet written to flannel0",                    \
 	  "the host is short of memory: look at `free`")                                                               \
+	X(tx_reads, TX, NOTE, "reads from flannel0: packets and super-packets", "")                                    \
+	X(tx_messages, TX, NOTE, "messages sent, each of one or more equal datagrams", "")                             \
 	X(tx_datagrams, TX, NOTE, "datagrams sent, fragments counted one by one", "")                                  \
+	X(rx_messages, RX, NOTE, "messages received, each of one or more equal datagrams", "")                         \
+	X(rx_writes, RX, NOTE, "writes to flannel0: packets and super-packets", "")                                    \
 	X(tx_fragmented, TX, NOTE, "packets without DF that were cut to fit the path", "")                             \
 	X(tx_bytes, TX, NOTE, "bytes of inner packets sent", "")                                                       \
 	X(rx_bytes, RX, NOTE, "bytes of inner packets delivered", "")                                                  \
@@ -86,6 +90,10 @@
 	  "a scan or a client that ignores errors: find it with `tcpdump -ni flannel0`")                               \
 	X(tx_icmp_failed, TX, NOTE, "ICMP errors the kernel refused", "check that flannel0 is up")                     \
 	X(tx_path_mtu_learned, TX, NOTE, "times a smaller path MTU to a peer was learned", "")                         \
+	X(tx_gso_refused, TX, NOTE, "messages of several datagrams the kernel refused; they were sent again in smaller ones",   \
+	  "none needed; where it grows, the way out cannot segment UDP: look at `ethtool -k`")                         \
+	X(rx_coalesce_refused, RX, NOTE, "super-packets flannel0 refused; they were written again packet by packet",   \
+	  "none needed; the kernel has a known defect with them: see `offloads` in `status`")                          \
 	X(rx_socket_errors, RX, NOTE, "errors reading the UDP socket", "`status` shows the last errno")
 
 enum stat_id {
@@ -109,9 +117,9 @@ static inline void stats_add(struct stats *stats, enum stat_id id, uint64_t n)
 	atomic_store_explicit(&stats->value[id], old + n, memory_order_relaxed);
 }
 
-static inline void stats_error(struct stats *stats, enum stat_id id, int error)
+static inline void stats_error(struct stats *stats, enum stat_id id, int error, uint64_t n)
 {
-	stats_add(stats, id, 1);
+	stats_add(stats, id, n);
 	atomic_store_explicit(&stats->last_errno, error, memory_order_relaxed);
 }
 

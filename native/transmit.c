@@ -1,22 +1,20 @@
 /* transmit: see transmit.h.
  *
- * Theory of operation. A batch is read into arena slots and validated; what passes *waits*. `dispatch` then looks up the
- * peer of every waiting packet and hands them to the socket in order. Normally all leave at once. When the socket is full
- * the rest goes on waiting, no more is read, and the next attempt looks every packet up again: the table may have been
- * replaced meanwhile, and a peer of an old table must not be touched. Every packet read ends in exactly one of
- * tx_delivered and the tx_drop counters.
+ * Theory of operation. A batch of packets is read one behind the other into the arena and validated. `compose` turns what
+ * is not sent yet into datagrams (headers of their own, payload where it was read) and joins neighbours of equal size to
+ * one peer, whatever packet or flow they come from, into *runs*: one message each, cut by the kernel. All messages go out
+ * in one call. The *position* is how far the batch is sent; it moves only when the kernel has taken a message or the
+ * datagrams are dropped and counted, and after any refusal the rest is composed anew from there. So nothing is sent twice
+ * and nothing is lost uncounted.
+ *
+ * When the socket is full the batch stays, no more is read, and the next attempt looks every packet up again: the table
+ * may have been replaced meanwhile, and a peer of an old table must not be touched. A segment over its path's MTU is
+ * taken out of the fast path: it is answered, or cut into fragments one call at a time.
  */
 #include "transmit.h"
 
 #include <errno.h>
 #include <string.h>
-#include <sys/mman.h>
-
-/* 64 KB and a little: slots of an exact power of two would all start in the same cache set. */
-#define SLOT_BYTES (65536 + 192)
-
-#define ICMP_PER_SECOND 100
-#define ICMP_BURST 50
 
 static const enum stat_id fault_counter[] = {
 	[PACKET_SHORT] = STAT_tx_drop_short,
@@ -26,340 +24,412 @@ static const enum stat_id fault_counter[] = {
 	[PACKET_HEADER_CHECKSUM] = STAT_tx_drop_header_checksum,
 };
 
-int transmit_init(struct transmit *t, const struct tun_io *tun, const struct udp_io *udp, struct stats *stats,
-		  uint32_t tun_address_be, uint32_t local_address_be)
+void transmit_init(struct transmit *t, const struct tun_io *tun, struct udp_io *udp, struct stats *stats,
+		   const struct udpb_config *config, uint8_t *arena)
 {
-	void *arena = mmap(NULL, (size_t)SLOT_BYTES * TRANSMIT_BATCH, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
-			   -1, 0);
-
-	if (arena == MAP_FAILED)
-		return -ENOMEM;
 	memset(t, 0, sizeof(*t));
 	t->tun = tun;
 	t->udp = udp;
 	t->stats = stats;
-	t->tun_address_be = tun_address_be;
-	t->local_address_be = local_address_be;
+	t->local_address_be = config->local_address_be;
 	t->arena = arena;
-	t->unreachable.tokens = ICMP_BURST;
-	t->too_big.tokens = ICMP_BURST;
-	for (t->free_count = 0; t->free_count < TRANSMIT_BATCH; t->free_count++)
-		t->free_slots[t->free_count] = t->free_count;
-	return 0;
+	answer_init(&t->answer, tun, stats, config);
+}
+
+/* Segments from the position on. */
+static uint32_t unsent(const struct transmit *t)
+{
+	uint32_t segments = 0;
+
+	for (uint32_t i = t->position.packet; i < t->count; i++)
+		segments += t->packets[i].source.count;
+	return segments - (segments ? t->position.segment : 0);
+}
+
+/* Moves the position to the next packet. */
+static void next_packet(struct transmit *t)
+{
+	t->position.packet++;
+	t->position.segment = 0;
+	t->cut_done_bytes = 0;
+}
+
+/* Makes room for the next batch. */
+static void end_batch(struct transmit *t)
+{
+	t->count = t->position.packet = t->position.segment = t->cut_done_bytes = 0;
+	t->blocked_since_ns = 0;
+	atomic_store_explicit(&t->in_flight, 0, memory_order_relaxed);
+}
+
+static void drop_all(struct transmit *t, enum stat_id counter)
+{
+	stats_add(t->stats, counter, unsent(t));
+	end_batch(t);
 }
 
 void transmit_release(struct transmit *t)
 {
-	stats_add(t->stats, STAT_tx_drop_closed, t->waiting);
-	t->waiting = 0;
-	munmap(t->arena, (size_t)SLOT_BYTES * TRANSMIT_BATCH);
+	drop_all(t, STAT_tx_drop_closed);
 }
 
-static int limiter_take(struct limiter *limiter, int64_t now_ns)
+/* Validates a packet just read and adds it to the batch, or counts it. Returns the arena bytes it keeps. */
+static size_t accept_packet(struct transmit *t, uint8_t *bytes, size_t length, const struct virtio_net_hdr *header)
 {
-	const int64_t token_ns = 1000000000LL / ICMP_PER_SECOND;
-	int64_t earned = (now_ns - limiter->refilled_ns) / token_ns;
+	struct transmit_packet *it = &t->packets[t->count];
+	struct packet packet;
+	enum packet_fault fault = packet_parse(bytes, length, &packet);
 
-	if (earned > 0) {
-		limiter->refilled_ns += earned * token_ns;
-		earned += limiter->tokens;
-		limiter->tokens = earned > ICMP_BURST ? ICMP_BURST : (uint32_t)earned;
+	if (fault == PACKET_OK && segment_prepare(&it->source, bytes, &packet, header) == 0) {
+		t->count++;
+		stats_add(t->stats, STAT_tx_received, it->source.count);
+		return (length + 63) & ~(size_t)63;
 	}
-	if (limiter->tokens == 0)
-		return 0;
-	limiter->tokens--;
-	return 1;
+	stats_add(t->stats, STAT_tx_received, 1);
+	stats_add(t->stats, fault == PACKET_OK ? STAT_tx_drop_offload : fault_counter[fault], 1);
+	return 0;
 }
 
-/* Sends an ICMP error back to where the packet came from, if the rules and the limit allow it. */
-static void answer(struct transmit *t, const struct packet *about, uint8_t code, uint16_t mtu, int64_t now_ns)
+/* Finds the peer of every packet not yet sent; those without one are answered and counted. */
+static void route(struct transmit *t, const struct table *table, int64_t now_ns)
 {
-	int is_too_big = code == PACKET_ICMP_FRAGMENTATION_NEEDED;
-	uint8_t error[PACKET_ICMP_MAX_BYTES];
-	size_t length;
+	for (uint32_t i = t->position.packet; i < t->count; i++) {
+		struct transmit_packet *it = &t->packets[i];
+		const struct packet *p = &it->source.packet;
+		int local;
 
-	if (!packet_may_answer(about)) {
-		stats_add(t->stats, STAT_tx_icmp_suppressed, 1);
-		return;
+		if (it->source.count == 0) /* dropped by an earlier attempt */
+			continue;
+		it->peer = table_lookup(table, p->version, p->destination, &local);
+		if (it->peer)
+			continue;
+		stats_add(t->stats, STAT_tx_drop_no_route, it->source.count - (i == t->position.packet ? t->position.segment : 0));
+		answer_unreachable(&t->answer, p, now_ns);
+		it->source.count = 0;
+		if (i == t->position.packet)
+			t->position.segment = t->cut_done_bytes = 0;
 	}
-	/* Two buckets: a scan of unused addresses must not cost anybody his path MTU discovery. */
-	if (!limiter_take(is_too_big ? &t->too_big : &t->unreachable, now_ns)) {
-		stats_add(t->stats, STAT_tx_icmp_limited, 1);
-		return;
-	}
-	length = packet_icmp_unreachable(about, code, mtu, t->tun_address_be, error);
-	if (tun_io_write(t->tun, error, length) < 0)
-		stats_add(t->stats, STAT_tx_icmp_failed, 1);
-	else
-		stats_add(t->stats, is_too_big ? STAT_tx_icmp_too_big : STAT_tx_icmp_unreachable, 1);
 }
 
-static void free_slot_of(struct transmit *t, const struct packet *p)
+/* Bytes that an inner packet to this peer may have. */
+static uint32_t room_for(const struct peer *peer, int64_t now_ns)
 {
-	t->free_slots[t->free_count++] = (uint32_t)((size_t)(p->bytes - t->arena) / SLOT_BYTES);
+	uint32_t mtu = peer_path_mtu(peer, now_ns);
+
+	return mtu == UINT32_MAX ? mtu : mtu - UDP_IO_OVERHEAD_BYTES;
 }
 
-/* Validates a packet just read; it waits then, or is counted. The caller took its slot off the stack. */
-static void accept_packet(struct transmit *t, uint32_t slot, size_t length, const struct virtio_net_hdr *header)
+/* Begins a run with a datagram of this length. */
+static struct transmit_run *begin_run(struct transmit *t, struct peer *peer, uint32_t bytes)
 {
-	uint8_t *bytes = t->arena + (size_t)slot * SLOT_BYTES;
-	enum packet_fault fault = packet_parse(bytes, length, &t->packets[t->waiting]);
+	uint32_t number = t->runs_count++;
+	struct transmit_run *run = &t->runs[number];
 
-	if (fault != PACKET_OK) {
-		stats_add(t->stats, fault_counter[fault], 1);
-	} else if (header->gso_type != VIRTIO_NET_HDR_GSO_NONE ||
-		   ((header->flags & VIRTIO_NET_HDR_F_NEEDS_CSUM) &&
-		    packet_finish_checksum(bytes, length, header->csum_start, header->csum_offset) < 0)) {
-		stats_add(t->stats, STAT_tx_drop_offload, 1);
-	} else {
-		t->waiting++;
-		return;
-	}
-	t->free_slots[t->free_count++] = slot;
-}
-
-/* Moves the packet at `from` to position `to` and addresses it to its peer. */
-static void place(struct transmit *t, uint32_t to, uint32_t from, struct peer *peer)
-{
-	t->packets[to] = t->packets[from];
-	t->peers[to] = peer;
-	t->addresses[to] = (struct sockaddr_in){
+	*run = (struct transmit_run){ .peer = peer, .datagram_bytes = bytes, .first_iov = t->iov_count };
+	t->addresses[number] = (struct sockaddr_in){
 		.sin_family = AF_INET,
 		.sin_port = peer->port_be,
 		.sin_addr.s_addr = peer->address_be,
 	};
-	t->iov[to] = (struct iovec){
-		.iov_base = (void *)(uintptr_t)t->packets[to].bytes,
-		.iov_len = t->packets[to].length,
+	return run;
+}
+
+/* Whether a datagram can be the run's next: its predecessors are all of one length, and it is no longer. */
+static int joins(const struct transmit *t, const struct transmit_run *run, const struct peer *peer, uint32_t bytes)
+{
+	return run && run->peer == peer && bytes <= run->datagram_bytes && run->datagrams < t->udp->segments_max &&
+	       run->bytes == run->datagrams * run->datagram_bytes && run->bytes + bytes <= UDP_IO_RUN_BYTES;
+}
+
+static void add_slices(struct transmit *t, const struct segment *segment)
+{
+	if (segment->headers_bytes > 0)
+		t->iov[t->iov_count++] = (struct iovec){
+			.iov_base = t->headers[t->datagrams_count],
+			.iov_len = segment->headers_bytes,
+		};
+	t->iov[t->iov_count++] = (struct iovec){
+		.iov_base = (void *)(uintptr_t)segment->payload,
+		.iov_len = segment->payload_bytes,
 	};
-	t->messages[to] = (struct mmsghdr){ .msg_hdr = {
-		.msg_name = &t->addresses[to],
-		.msg_namelen = sizeof(t->addresses[to]),
-		.msg_iov = &t->iov[to],
-		.msg_iovlen = 1,
-	} };
+	t->datagrams_count++;
 }
 
-/* Finds the peer of every waiting packet; those without one are answered, counted and gone. */
-static void route(struct transmit *t, const struct table *table, int64_t now_ns)
+static void finish_messages(struct transmit *t)
 {
-	uint32_t kept = 0;
+	for (uint32_t i = 0; i < t->runs_count; i++) {
+		const struct transmit_run *run = &t->runs[i];
+		uint32_t end = i + 1 < t->runs_count ? t->runs[i + 1].first_iov : t->iov_count;
 
-	for (uint32_t i = 0; i < t->waiting; i++) {
-		const struct packet *p = &t->packets[i];
-		int local;
-		struct peer *peer = table_lookup(table, p->version, p->destination, &local);
-
-		if (peer) {
-			place(t, kept++, i, peer);
-			continue;
-		}
-		stats_add(t->stats, STAT_tx_drop_no_route, 1);
-		if (p->version == 4)
-			answer(t, p, PACKET_ICMP_HOST_UNREACHABLE, 0, now_ns);
-		free_slot_of(t, p);
-		if (i == 0)
-			t->cut_done_bytes = 0;
+		t->messages[i] = (struct mmsghdr){ .msg_hdr = {
+			.msg_name = &t->addresses[i],
+			.msg_namelen = sizeof(t->addresses[i]),
+			.msg_iov = &t->iov[run->first_iov],
+			.msg_iovlen = end - run->first_iov,
+		} };
+		if (run->datagrams > 1)
+			udp_io_set_segment(&t->messages[i].msg_hdr, &t->controls[i], (uint16_t)run->datagram_bytes);
 	}
-	t->waiting = kept;
 }
 
-static void count_sent(struct transmit *t, uint32_t position, uint64_t datagrams)
+/* Makes messages of what comes after the position: until the batch ends, there is no more room, or a packet does not fit
+ * its path. */
+static void compose(struct transmit *t, int64_t now_ns)
 {
-	uint32_t bytes = t->packets[position].length;
+	struct transmit_position at = t->position;
+	struct transmit_run *run = NULL;
 
-	stats_add(t->stats, STAT_tx_delivered, 1);
+	t->runs_count = t->datagrams_count = t->iov_count = 0;
+	for (; at.packet < t->count && t->datagrams_count < TRANSMIT_DATAGRAMS; at.packet++, at.segment = 0) {
+		const struct transmit_packet *it = &t->packets[at.packet];
+
+		if (it->source.count == 0)
+			continue;
+		if (segment_longest(&it->source) > room_for(it->peer, now_ns))
+			break;
+		while (at.segment < it->source.count && t->datagrams_count < TRANSMIT_DATAGRAMS) {
+			struct segment segment;
+			uint32_t bytes;
+
+			segment_make(&it->source, at.segment, t->headers[t->datagrams_count], &segment);
+			bytes = segment.headers_bytes + segment.payload_bytes;
+			if (!joins(t, run, it->peer, bytes))
+				run = begin_run(t, it->peer, bytes);
+			add_slices(t, &segment);
+			run->datagrams++;
+			run->bytes += bytes;
+			at.segment++;
+			run->end = at;
+		}
+		if (at.segment < it->source.count)
+			break;
+	}
+	finish_messages(t);
+}
+
+static void count_sent(struct transmit *t, struct peer *peer, uint32_t packets, uint32_t bytes)
+{
+	stats_add(t->stats, STAT_tx_delivered, packets);
 	stats_add(t->stats, STAT_tx_bytes, bytes);
-	stats_add(t->stats, STAT_tx_datagrams, datagrams);
-	peer_sent(t->peers[position], 1, bytes);
+	peer_sent(peer, packets, bytes);
 }
 
-/* Asks the kernel for the path's MTU. Returns 1 when datagrams of `bytes` are now known not to fit. */
-static int learn_path_mtu(struct transmit *t, uint32_t position, uint32_t bytes, int64_t now_ns)
-{
-	int mtu = t->udp->path_mtu(t->local_address_be, &t->addresses[position]);
-
-	if (mtu <= UDP_IO_OVERHEAD_BYTES || (uint32_t)mtu >= bytes + UDP_IO_OVERHEAD_BYTES)
-		return 0;
-	peer_learn_path_mtu(t->peers[position], (uint32_t)mtu, now_ns + TRANSMIT_PATH_MTU_NS);
-	stats_add(t->stats, STAT_tx_path_mtu_learned, 1);
-	return 1;
-}
-
-static void drop_too_big(struct transmit *t, uint32_t position, uint32_t room, int64_t now_ns)
-{
-	const struct packet *p = &t->packets[position];
-
-	stats_add(t->stats, STAT_tx_drop_too_big, 1);
-	if (p->version == 4 && room < p->length)
-		answer(t, p, PACKET_ICMP_FRAGMENTATION_NEEDED, (uint16_t)room, now_ns);
-}
-
-static void drop_by_errno(struct transmit *t, int error)
+static void drop_by_errno(struct transmit *t, int error, uint32_t datagrams)
 {
 	switch (-error) {
 	case ENETUNREACH:
 	case EHOSTUNREACH:
 	case ENETDOWN:
-		stats_add(t->stats, STAT_tx_drop_unreachable, 1);
+		stats_add(t->stats, STAT_tx_drop_unreachable, datagrams);
 		break;
 	case EPERM:
 	case EACCES:
-		stats_add(t->stats, STAT_tx_drop_refused, 1);
+		stats_add(t->stats, STAT_tx_drop_refused, datagrams);
 		break;
 	case ENOBUFS:
 	case ENOMEM:
-		stats_add(t->stats, STAT_tx_drop_no_buffer, 1);
+		stats_add(t->stats, STAT_tx_drop_no_buffer, datagrams);
 		break;
 	default:
-		stats_error(t->stats, STAT_tx_drop_send_error, -error);
+		stats_error(t->stats, STAT_tx_drop_send_error, -error, datagrams);
 	}
 }
 
-/* Bytes that an inner packet to this peer may have. */
-static uint32_t room_for(const struct transmit *t, uint32_t position, int64_t now_ns)
+/* Asks the kernel for the path's MTU. Returns whether datagrams of `bytes` are now known not to fit. */
+static bool learn_path_mtu(struct transmit *t, struct peer *peer, uint32_t bytes, int64_t now_ns)
 {
-	uint32_t mtu = peer_path_mtu(t->peers[position], now_ns);
+	struct sockaddr_in address = {
+		.sin_family = AF_INET,
+		.sin_port = peer->port_be,
+		.sin_addr.s_addr = peer->address_be,
+	};
+	int mtu = t->udp->path_mtu(t->local_address_be, &address);
 
-	return mtu == UINT32_MAX ? mtu : mtu - UDP_IO_OVERHEAD_BYTES;
+	if (mtu <= UDP_IO_OVERHEAD_BYTES || (uint32_t)mtu >= bytes + UDP_IO_OVERHEAD_BYTES)
+		return false;
+	peer_learn_path_mtu(peer, (uint32_t)mtu, now_ns + TRANSMIT_PATH_MTU_NS);
+	stats_add(t->stats, STAT_tx_path_mtu_learned, 1);
+	return true;
 }
 
-static int send_fragment(struct transmit *t, uint32_t position, struct packet_fragment *fragment)
+/* The kernel refused the first message not yet taken. Either the batch is to be composed anew, or its datagrams go. */
+static void refused(struct transmit *t, const struct transmit_run *run, int error, int64_t now_ns)
 {
+	if (udp_io_downgrade(t->udp, run->datagrams, error)) {
+		stats_add(t->stats, STAT_tx_gso_refused, 1);
+		return;
+	}
+	if (error == -EMSGSIZE) {
+		if (learn_path_mtu(t, run->peer, run->datagram_bytes, now_ns))
+			return; /* compose stops at the packet now, and it is dealt with on its own */
+		stats_add(t->stats, STAT_tx_drop_too_big, run->datagrams);
+	} else {
+		drop_by_errno(t, error, run->datagrams);
+	}
+	t->position = run->end;
+}
+
+/* Sends what is composed. Returns 0 when all is dealt with or to be composed anew, -EAGAIN when the socket is full. */
+static int send_runs(struct transmit *t, int64_t now_ns)
+{
+	uint32_t done = 0;
+
+	while (done < t->runs_count) {
+		int sent = udp_io_send(t->udp, &t->messages[done], t->runs_count - done);
+
+		if (sent == -EAGAIN)
+			return sent;
+		if (sent < 0) {
+			refused(t, &t->runs[done], sent, now_ns);
+			return 0;
+		}
+		for (; sent > 0; sent--, done++) {
+			const struct transmit_run *run = &t->runs[done];
+
+			stats_add(t->stats, STAT_tx_messages, 1);
+			stats_add(t->stats, STAT_tx_datagrams, run->datagrams);
+			count_sent(t, run->peer, run->datagrams, run->bytes);
+			t->position = run->end;
+		}
+	}
+	return 0;
+}
+
+static int send_fragment(struct transmit *t, struct peer *peer, struct packet_fragment *fragment)
+{
+	struct sockaddr_in address = {
+		.sin_family = AF_INET,
+		.sin_port = peer->port_be,
+		.sin_addr.s_addr = peer->address_be,
+	};
 	struct iovec iov[2] = {
 		{ .iov_base = fragment->header, .iov_len = fragment->header_bytes },
 		{ .iov_base = (void *)(uintptr_t)fragment->payload, .iov_len = fragment->payload_bytes },
 	};
-	struct mmsghdr message = t->messages[position];
+	struct mmsghdr message = { .msg_hdr = {
+		.msg_name = &address,
+		.msg_namelen = sizeof(address),
+		.msg_iov = iov,
+		.msg_iovlen = 2,
+	} };
 
-	message.msg_hdr.msg_iov = iov;
-	message.msg_hdr.msg_iovlen = 2;
 	return udp_io_send(t->udp, &message, 1);
 }
 
-/* Sends the first waiting packet, which is at `position`, as fragments. Returns 1 when it is dealt with, -EAGAIN when the
- * socket is full; the fragments that left are then remembered. One call a fragment: this is not the fast path. */
-static int send_cut(struct transmit *t, uint32_t position, int64_t now_ns)
+/* Sends a packet as fragments. Returns 0 when it is dealt with, -EAGAIN when the socket is full; how far it got is then
+ * remembered. One call a fragment: this is not the fast path. */
+static int send_cut(struct transmit *t, struct peer *peer, const struct packet *p, int64_t now_ns)
 {
-	const struct packet *p = &t->packets[position];
 	uint32_t done = t->cut_done_bytes;
 	struct packet_fragment fragment;
 	int more, error = 0;
 
-	while ((more = packet_next_fragment(p, room_for(t, position, now_ns), &done, &fragment)) == 1) {
-		error = send_fragment(t, position, &fragment);
+	while ((more = packet_next_fragment(p, room_for(peer, now_ns), &done, &fragment)) == 1) {
+		error = send_fragment(t, peer, &fragment);
 		if (error == -EAGAIN)
 			return error;
-		if (error == -EMSGSIZE &&
-		    learn_path_mtu(t, position, fragment.header_bytes + fragment.payload_bytes, now_ns)) {
+		if (error == -EMSGSIZE && learn_path_mtu(t, peer, fragment.header_bytes + fragment.payload_bytes, now_ns)) {
 			done = t->cut_done_bytes;
 			continue;
 		}
 		if (error < 0)
 			break;
+		stats_add(t->stats, STAT_tx_messages, 1);
 		stats_add(t->stats, STAT_tx_datagrams, 1);
 		t->cut_done_bytes = done;
 	}
 	t->cut_done_bytes = 0;
 	if (more == 0) {
-		count_sent(t, position, 0);
+		count_sent(t, peer, 1, p->length);
 		stats_add(t->stats, STAT_tx_fragmented, 1);
 	} else if (more < 0 || error == -EMSGSIZE) {
-		drop_too_big(t, position, room_for(t, position, now_ns), now_ns);
+		stats_add(t->stats, STAT_tx_drop_too_big, 1);
 	} else {
-		drop_by_errno(t, error);
+		drop_by_errno(t, error, 1);
 	}
-	return 1;
+	return 0;
 }
 
-/* The packet at `position` is over its path's MTU: cut it, or drop it and say so. As send_cut. */
-static int send_too_big(struct transmit *t, uint32_t position, int64_t now_ns)
+/* The packet at the position is over its path's MTU. DF: it goes, and its sender is told. Otherwise its next segment is
+ * put together and cut. Returns 0 when the position has moved, -EAGAIN when the socket is full. */
+static int send_too_big(struct transmit *t, int64_t now_ns)
 {
-	if (!t->packets[position].dont_fragment)
-		return send_cut(t, position, now_ns);
-	drop_too_big(t, position, room_for(t, position, now_ns), now_ns);
-	return 1;
+	struct transmit_packet *it = &t->packets[t->position.packet];
+	uint8_t *whole = t->arena + TRANSMIT_ARENA_BYTES - 65536;
+	uint32_t room = room_for(it->peer, now_ns);
+	struct segment segment;
+	struct packet packet;
+	int error = 0;
+
+	if (it->source.packet.dont_fragment) {
+		stats_add(t->stats, STAT_tx_drop_too_big, it->source.count - t->position.segment);
+		answer_too_big(&t->answer, &it->source.packet, room, now_ns);
+		next_packet(t);
+		return 0;
+	}
+	segment_make(&it->source, t->position.segment, t->headers[0], &segment);
+	memcpy(whole, t->headers[0], segment.headers_bytes);
+	memcpy(whole + segment.headers_bytes, segment.payload, segment.payload_bytes);
+	/* What we read was valid, so what we made of it is. */
+	(void)packet_parse(whole, segment.headers_bytes + segment.payload_bytes, &packet);
+	error = send_cut(t, it->peer, &packet, now_ns);
+	if (error == 0 && ++t->position.segment == it->source.count)
+		next_packet(t);
+	return error;
 }
 
-/* Deals with one or more packets from `position` on. Returns how many, or -EAGAIN when the socket is full. */
-static int send_some(struct transmit *t, uint32_t position, int64_t now_ns)
-{
-	uint32_t end = position;
-	int sent;
-
-	while (end < t->waiting && t->packets[end].length <= room_for(t, end, now_ns))
-		end++;
-	if (end == position)
-		return send_too_big(t, position, now_ns);
-	sent = udp_io_send(t->udp, &t->messages[position], end - position);
-	for (int i = 0; i < sent; i++)
-		count_sent(t, position + (uint32_t)i, 1);
-	if (sent > 0 || sent == -EAGAIN)
-		return sent;
-	if (sent != -EMSGSIZE)
-		drop_by_errno(t, sent);
-	else if (learn_path_mtu(t, position, t->packets[position].length, now_ns))
-		return send_too_big(t, position, now_ns);
-	else
-		drop_too_big(t, position, UINT32_MAX, now_ns);
-	return 1;
-}
-
-/* Looks up and sends all that waits, in order; what the socket does not take goes on waiting at the front. */
+/* Looks up and sends all of the batch that is not sent yet; what the socket does not take stays. */
 static void dispatch(struct transmit *t, const struct table *table, int64_t now_ns)
 {
-	uint32_t done = 0;
-	int result = 0;
+	struct transmit_position before = t->position;
+	uint32_t cut_before = t->cut_done_bytes;
+	int error = 0;
 
 	route(t, table, now_ns);
-	while (done < t->waiting) {
-		result = send_some(t, done, now_ns);
-		if (result < 0)
-			break;
-		for (; result > 0; result--)
-			free_slot_of(t, &t->packets[done++]);
+	while (error == 0 && t->position.packet < t->count) {
+		const struct transmit_packet *it = &t->packets[t->position.packet];
+
+		if (t->position.segment == it->source.count) {
+			next_packet(t);
+			continue;
+		}
+		compose(t, now_ns);
+		error = t->runs_count > 0 ? send_runs(t, now_ns) : send_too_big(t, now_ns);
 	}
-	memmove(t->packets, t->packets + done, (t->waiting - done) * sizeof(*t->packets));
-	t->waiting -= done;
-	if (t->waiting == 0)
-		t->blocked_since_ns = 0;
-	else if (done > 0 || t->blocked_since_ns == 0)
+	if (error == 0) {
+		end_batch(t);
+		return;
+	}
+	if (t->blocked_since_ns == 0 || before.packet != t->position.packet || before.segment != t->position.segment ||
+	    cut_before != t->cut_done_bytes)
 		t->blocked_since_ns = now_ns;
-	atomic_store_explicit(&t->in_flight, t->waiting, memory_order_relaxed);
+	atomic_store_explicit(&t->in_flight, unsent(t), memory_order_relaxed);
 }
 
 int transmit_batch(struct transmit *t, const struct table *table, int64_t now_ns)
 {
-	int count = 0;
+	size_t used = 0;
+	int reads = 0;
 	ssize_t length = 0;
 
-	while (count < TRANSMIT_BATCH) {
-		uint32_t slot = t->free_slots[t->free_count - 1];
+	while (reads < TRANSMIT_PACKETS && used < TRANSMIT_BATCH_BYTES) {
 		struct virtio_net_hdr header;
 
-		length = tun_io_read(t->tun, &header, t->arena + (size_t)slot * SLOT_BYTES, SLOT_BYTES);
+		length = tun_io_read(t->tun, &header, t->arena + used, 65536);
 		if (length < 0)
 			break;
-		count++;
-		t->free_count--;
-		stats_add(t->stats, STAT_tx_received, 1);
-		accept_packet(t, slot, (size_t)length, &header);
+		reads++;
+		stats_add(t->stats, STAT_tx_reads, 1);
+		used += accept_packet(t, t->arena + used, (size_t)length, &header);
 	}
-	if (t->waiting > 0)
+	if (t->count > 0)
 		dispatch(t, table, now_ns);
-	return length < 0 && tun_io_is_gone((int)length) ? (int)length : count;
+	return length < 0 && tun_io_is_gone((int)length) ? (int)length : reads;
 }
 
 void transmit_resume(struct transmit *t, const struct table *table, int64_t now_ns)
 {
 	dispatch(t, table, now_ns);
-	if (t->waiting == 0 || now_ns - t->blocked_since_ns < TRANSMIT_STALL_NS)
-		return;
-	stats_add(t->stats, STAT_tx_drop_socket_full, t->waiting);
-	for (uint32_t i = 0; i < t->waiting; i++)
-		free_slot_of(t, &t->packets[i]);
-	t->waiting = 0;
-	t->cut_done_bytes = 0;
-	t->blocked_since_ns = 0;
-	atomic_store_explicit(&t->in_flight, 0, memory_order_relaxed);
+	if (transmit_blocked(t) && now_ns - t->blocked_since_ns >= TRANSMIT_STALL_NS)
+		drop_all(t, STAT_tx_drop_socket_full);
 }

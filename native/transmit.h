@@ -1,4 +1,4 @@
-/* transmit: flannel0 to the network, a batch at a time: read, validate, look up, send one datagram a packet.
+/* transmit: flannel0 to the network, a batch at a time: read, validate, look up, cut into datagrams, send.
  *
  * Owns the batch and what is left of it while the socket is full. It must not know epoll, time sources or Python.
  */
@@ -7,47 +7,71 @@
 
 #include <stdatomic.h>
 
-#include "packet.h"
+#include "answer.h"
+#include "segment.h"
 #include "stats.h"
 #include "table.h"
 #include "tun_io.h"
 #include "udp_io.h"
 
-#define TRANSMIT_BATCH 32
-#define TRANSMIT_STALL_NS 100000000LL     /* a full socket may hold a batch for this long */
+#define TRANSMIT_PACKETS 64           /* in a batch at most */
+#define TRANSMIT_BATCH_BYTES 100000   /* and no further read beyond so many: a batch shall stay in the L2 cache */
+#define TRANSMIT_DATAGRAMS 256        /* composed at once */
+#define TRANSMIT_STALL_NS 100000000LL /* a full socket may hold a batch for this long */
 #define TRANSMIT_PATH_MTU_NS 600000000000LL /* RFC 1191, 6.3: ten minutes; Linux's own memory is as long */
+#define TRANSMIT_ARENA_BYTES (TRANSMIT_BATCH_BYTES + 2 * 65536)
 
-/* A token bucket, after the kernel's own limit on ICMP errors. */
-struct limiter {
-	int64_t refilled_ns;
-	uint32_t tokens;
+/* One packet of the batch. */
+struct transmit_packet {
+	struct segment_source source;
+	struct peer *peer; /* valid inside one call: the table may be swapped between two. NULL: dropped */
+};
+
+/* How far the batch is sent: everything before segment `segment` of packet `packet`. */
+struct transmit_position {
+	uint32_t packet, segment;
+};
+
+/* One message to the socket: equal datagrams to one peer, the last may be shorter. */
+struct transmit_run {
+	struct peer *peer;
+	struct transmit_position end; /* of the batch after it */
+	uint32_t datagrams, bytes, datagram_bytes;
+	uint32_t first_iov;
+	uint32_t packet_bytes; /* inner bytes; what the peer's counters get */
 };
 
 struct transmit {
 	const struct tun_io *tun; /* borrowed, as are the next two */
-	const struct udp_io *udp;
+	struct udp_io *udp;
 	struct stats *stats;
-	uint32_t tun_address_be, local_address_be;
-	uint8_t *arena; /* TRANSMIT_BATCH slots; owned */
-	struct limiter unreachable, too_big;
+	struct answer answer;
+	uint32_t local_address_be;
+	uint8_t *arena; /* TRANSMIT_ARENA_BYTES of packets as read, and as much for a segment to be cut; owned */
 
-	/* The batch, by position: the first `waiting` positions hold packets that are still to be sent. */
-	uint32_t waiting;
-	_Atomic uint32_t in_flight; /* the same figure, for other threads, when a turn ends */
-	struct packet packets[TRANSMIT_BATCH];
-	struct peer *peers[TRANSMIT_BATCH]; /* valid only inside one call: the table may be swapped between two */
-	struct sockaddr_in addresses[TRANSMIT_BATCH];
-	struct iovec iov[TRANSMIT_BATCH];
-	struct mmsghdr messages[TRANSMIT_BATCH];
-	uint32_t free_slots[TRANSMIT_BATCH]; /* a stack of arena slots that no waiting packet uses */
-	uint32_t free_count;
-	uint32_t cut_done_bytes;   /* payload of the first waiting packet that has left as fragments */
-	int64_t blocked_since_ns;  /* when the socket last refused without taking any; 0 when it is not full */
+	uint32_t count; /* packets in the batch */
+	struct transmit_position position;
+	uint32_t cut_done_bytes;  /* payload of the segment at `position` that has left as fragments */
+	int64_t blocked_since_ns; /* when the socket last refused without taking any; 0 when it is not full */
+	_Atomic uint32_t in_flight; /* segments still to be sent, for other threads, when a call ends */
+	struct transmit_packet packets[TRANSMIT_PACKETS];
+
+	/* What compose has made of the batch from `position` on. */
+	uint32_t runs_count, datagrams_count, iov_count;
+	struct transmit_run runs[TRANSMIT_DATAGRAMS];
+	struct mmsghdr messages[TRANSMIT_DATAGRAMS];
+	struct sockaddr_in addresses[TRANSMIT_DATAGRAMS];
+	union udp_io_control controls[TRANSMIT_DATAGRAMS];
+	struct iovec iov[2 * TRANSMIT_DATAGRAMS];
+	uint8_t headers[TRANSMIT_DATAGRAMS][SEGMENT_HEADERS_MAX];
 };
 
-int transmit_init(struct transmit *t, const struct tun_io *tun, const struct udp_io *udp, struct stats *stats,
-		  uint32_t tun_address_be, uint32_t local_address_be); /* 0 or -ENOMEM */
-void transmit_release(struct transmit *t); /* counts what still waits as dropped */
+/* Prepares for batches in `arena` (borrowed; TRANSMIT_ARENA_BYTES). */
+void transmit_init(struct transmit *t, const struct tun_io *tun, struct udp_io *udp, struct stats *stats,
+		   const struct udpb_config *config, uint8_t *arena);
+
+/* Counts what still waits as dropped. */
+void transmit_release(struct transmit *t);
 
 /* Moves one batch. Not while blocked. Returns how many packets were read, or the -errno by which the TUN is gone (what
  * had been read is sent or counted all the same). */
@@ -58,7 +82,7 @@ void transmit_resume(struct transmit *t, const struct table *table, int64_t now_
 
 static inline int transmit_blocked(const struct transmit *t)
 {
-	return t->waiting > 0;
+	return t->position.packet < t->count;
 }
 
 #endif

@@ -1,17 +1,67 @@
 /* tun_io: see tun_io.h. The virtio header is the 10-byte form, in native byte order (the TUN's default). */
 #include "tun_io.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <linux/if.h>
-#include <linux/if_tun.h>
+#include <netinet/in.h>
+#include <string.h>
 #include <sys/ioctl.h>
 
 #include "udpb.h"
+
+#define TSO (TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN)
+#define USO (TUN_F_USO4 | TUN_F_USO6)
+#define OFFERS_TSO (UDPB_OFFLOAD_CSUM | UDPB_OFFLOAD_TSO)
+
+/* What to ask for, best first, and what it is called. Each call replaces whatever was negotiated before. */
+static const struct {
+	unsigned long asked;
+	uint32_t granted;
+} levels[] = {
+	{ TUN_F_CSUM | TSO | USO, OFFERS_TSO | UDPB_OFFLOAD_USO }, /* Linux 6.2 */
+	{ TUN_F_CSUM | TSO, OFFERS_TSO },
+	{ TUN_F_CSUM, UDPB_OFFLOAD_CSUM },
+	{ 0, 0 },
+};
+
+static int negotiate(struct tun_io *io)
+{
+	for (size_t i = 0; i < sizeof(levels) / sizeof(levels[0]); i++) {
+		if (ioctl(io->fd, TUNSETOFFLOAD, levels[i].asked) == 0) {
+			io->offloads = levels[i].granted;
+			return 0;
+		}
+	}
+	return -errno;
+}
+
+/* Whether the kernel takes a two-segment super-packet of this kind. It drops it right away: the IP checksum is wrong. */
+static bool takes(const struct tun_io *io, uint8_t gso_type, uint8_t protocol, uint16_t headers_bytes, uint16_t checksum_offset)
+{
+	uint8_t packet[20 + 20 + 2] = { 0x45, 0, 0, (uint8_t)(headers_bytes + 2), 0, 0, 0, 0, 1, protocol };
+	struct virtio_net_hdr header = {
+		.flags = VIRTIO_NET_HDR_F_NEEDS_CSUM,
+		.gso_type = gso_type,
+		.gso_size = 1,
+		.hdr_len = headers_bytes,
+		.csum_start = 20,
+		.csum_offset = checksum_offset,
+	};
+	struct iovec iov[2] = { [1] = { .iov_base = packet, .iov_len = headers_bytes + 2U } };
+
+	if (protocol == IPPROTO_TCP)
+		packet[20 + 12] = 5 << 4;
+	else
+		packet[20 + 5] = 8 + 2;
+	return tun_io_write(io, &header, iov, 2) != -EINVAL;
+}
 
 int tun_io_open(struct tun_io *io, int fd)
 {
 	int header_bytes = (int)sizeof(struct virtio_net_hdr);
 	struct ifreq request = { 0 };
+	int error;
 
 	if (ioctl(fd, TUNGETIFF, &request) < 0)
 		return -errno;
@@ -20,11 +70,13 @@ int tun_io_open(struct tun_io *io, int fd)
 	if (ioctl(fd, TUNSETVNETHDRSZ, &header_bytes) < 0)
 		return -errno;
 	*io = (struct tun_io){ .fd = fd, .readv = readv, .writev = writev };
-	/* The call replaces whatever an earlier process negotiated, also with nothing. */
-	if (ioctl(fd, TUNSETOFFLOAD, (unsigned long)TUN_F_CSUM) == 0)
-		io->offloads = UDPB_OFFLOAD_CSUM;
-	else if (ioctl(fd, TUNSETOFFLOAD, 0UL) < 0)
-		return -errno;
+	error = negotiate(io);
+	if (error)
+		return error;
+	if (takes(io, VIRTIO_NET_HDR_GSO_TCPV4, IPPROTO_TCP, 40, 16))
+		io->offloads |= UDPB_OFFLOAD_TCP_COALESCE;
+	if (takes(io, VIRTIO_NET_HDR_GSO_UDP_L4, IPPROTO_UDP, 28, 6))
+		io->offloads |= UDPB_OFFLOAD_UDP_COALESCE;
 	return 0;
 }
 
@@ -46,19 +98,23 @@ ssize_t tun_io_read(const struct tun_io *io, struct virtio_net_hdr *header, uint
 	return got - (ssize_t)sizeof(*header);
 }
 
-int tun_io_write(const struct tun_io *io, const uint8_t *packet, size_t length)
+int tun_io_write(const struct tun_io *io, const struct virtio_net_hdr *header, struct iovec *iov, int count)
 {
-	struct virtio_net_hdr header = { .gso_type = VIRTIO_NET_HDR_GSO_NONE };
-	struct iovec iov[2] = {
-		{ .iov_base = &header, .iov_len = sizeof(header) },
-		{ .iov_base = (void *)(uintptr_t)packet, .iov_len = length },
-	};
 	ssize_t put;
 
+	iov[0] = (struct iovec){ .iov_base = (void *)(uintptr_t)header, .iov_len = sizeof(*header) };
 	do {
-		put = io->writev(io->fd, iov, 2);
+		put = io->writev(io->fd, iov, count);
 	} while (put < 0 && errno == EINTR);
 	return put < 0 ? -errno : 0;
+}
+
+int tun_io_write_packet(const struct tun_io *io, const uint8_t *packet, size_t length)
+{
+	struct virtio_net_hdr header = { .gso_type = VIRTIO_NET_HDR_GSO_NONE };
+	struct iovec iov[2] = { [1] = { .iov_base = (void *)(uintptr_t)packet, .iov_len = length } };
+
+	return tun_io_write(io, &header, iov, 2);
 }
 
 bool tun_io_is_gone(int error)

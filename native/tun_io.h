@@ -5,30 +5,36 @@
 #ifndef UDPB_TUN_IO_H
 #define UDPB_TUN_IO_H
 
-#include <linux/virtio_net.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/uio.h>
 
+#include "virtio.h"
+
 struct tun_io {
 	int fd;
-	uint32_t offloads; /* granted: UDPB_OFFLOAD_* */
+	uint32_t offloads; /* UDPB_OFFLOAD_* of what the TUN gives us and takes from us; may shrink */
 	ssize_t (*readv)(int fd, const struct iovec *iov, int count);  /* a test puts its own here */
 	ssize_t (*writev)(int fd, const struct iovec *iov, int count);
 };
 
-/* Checks that the fd is a TUN with a virtio header and negotiates offloads. Returns 0 or -errno (-EINVAL: another kind
- * of device or no virtio header). */
+/* Checks that the fd is a TUN with a virtio header, negotiates what it may hand over, and probes what it takes: a kernel
+ * may refuse super-packets that another of the same version takes. Returns 0 or -errno (-EINVAL: another kind of device
+ * or no virtio header). */
 int tun_io_open(struct tun_io *io, int fd);
 
-/* Reads one packet into `buffer`. Returns its length in bytes, or -errno: -EAGAIN when there is none. */
+/* Reads one packet or super-packet into `buffer`. Returns its length in bytes, or -errno: -EAGAIN when there is none. */
 ssize_t tun_io_read(const struct tun_io *io, struct virtio_net_hdr *header, uint8_t *buffer, size_t capacity);
 
-/* Writes one packet without offloads. Returns 0 or -errno. */
-int tun_io_write(const struct tun_io *io, const uint8_t *packet, size_t length);
+/* Writes one packet or super-packet: iov[1..count-1], gathered. iov[0] is the call's own, for the virtio header. Returns
+ * 0 or -errno. */
+int tun_io_write(const struct tun_io *io, const struct virtio_net_hdr *header, struct iovec *iov, int count);
 
-/* Whether an error of the two above means that the device is gone for good. */
+/* Writes one plain packet. */
+int tun_io_write_packet(const struct tun_io *io, const uint8_t *packet, size_t length);
+
+/* Whether an error of the calls above means that the device is gone for good. */
 bool tun_io_is_gone(int error);
 
 #endif

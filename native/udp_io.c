@@ -2,6 +2,8 @@
 #include "udp_io.h"
 
 #include <errno.h>
+#include <netinet/udp.h>
+#include <string.h>
 #include <unistd.h>
 
 #define BUFFER_BYTES (8 << 20) /* the kernel doubles it; holds a burst of 128 full-sized GSO datagrams twice */
@@ -18,7 +20,9 @@ static void set_buffer(int fd, int forced, int plain)
 int udp_io_open(struct udp_io *io, int fd)
 {
 	int discover = IP_PMTUDISC_DO;
-	int off = 0;
+	int off = 0, on = 1;
+	int segment_bytes = 0;
+	socklen_t length = sizeof(segment_bytes);
 
 	if (setsockopt(fd, IPPROTO_IP, IP_MTU_DISCOVER, &discover, sizeof(discover)) < 0)
 		return -errno;
@@ -28,7 +32,53 @@ int udp_io_open(struct udp_io *io, int fd)
 	set_buffer(fd, SO_RCVBUFFORCE, SO_RCVBUF);
 	set_buffer(fd, SO_SNDBUFFORCE, SO_SNDBUF);
 	*io = (struct udp_io){ .fd = fd, .recvmmsg = recvmmsg, .sendmmsg = sendmmsg, .path_mtu = udp_io_path_mtu };
+	/* Both options are there from Linux 4.18 and 5.0 on. How many segments a message may have shows when one is sent. */
+	io->segments_max = getsockopt(fd, IPPROTO_UDP, UDP_SEGMENT, &segment_bytes, &length) == 0 ? UDP_IO_SEGMENTS_MAX : 1;
+	io->gro = setsockopt(fd, IPPROTO_UDP, UDP_GRO, &on, sizeof(on)) == 0;
 	return 0;
+}
+
+void udp_io_set_segment(struct msghdr *message, union udp_io_control *control, uint16_t segment_bytes)
+{
+	struct cmsghdr *header;
+
+	message->msg_control = control->bytes;
+	message->msg_controllen = CMSG_SPACE(sizeof(segment_bytes));
+	header = CMSG_FIRSTHDR(message);
+	header->cmsg_level = IPPROTO_UDP;
+	header->cmsg_type = UDP_SEGMENT;
+	header->cmsg_len = CMSG_LEN(sizeof(segment_bytes));
+	memcpy(CMSG_DATA(header), &segment_bytes, sizeof(segment_bytes));
+}
+
+uint32_t udp_io_segment(struct msghdr *message)
+{
+	for (struct cmsghdr *header = CMSG_FIRSTHDR(message); header; header = CMSG_NXTHDR(message, header)) {
+		int bytes;
+
+		if (header->cmsg_level != IPPROTO_UDP || header->cmsg_type != UDP_GRO)
+			continue;
+		memcpy(&bytes, CMSG_DATA(header), sizeof(bytes));
+		return bytes > 0 ? (uint32_t)bytes : 0;
+	}
+	return 0;
+}
+
+bool udp_io_downgrade(struct udp_io *io, uint32_t segments, int error)
+{
+	/* EINVAL: over 64 segments before Linux 6.9. EIO: the way out has no checksum offload (before 6.11) or is
+	 * transformed (xfrm). */
+	if (segments > 1 && (error == -EINVAL || error == -EIO || error == -EOPNOTSUPP)) {
+		if (!io->segments_doubted)
+			io->segments_doubted = io->segments_max;
+		io->segments_max = error == -EINVAL && io->segments_max > 64 ? 64 : 1;
+		return true;
+	}
+	if (io->segments_doubted) {
+		io->segments_max = io->segments_doubted;
+		io->segments_doubted = 0;
+	}
+	return false;
 }
 
 int udp_io_receive(const struct udp_io *io, struct mmsghdr *messages, unsigned int count)
@@ -41,13 +91,15 @@ int udp_io_receive(const struct udp_io *io, struct mmsghdr *messages, unsigned i
 	return got < 0 ? -errno : got;
 }
 
-int udp_io_send(const struct udp_io *io, struct mmsghdr *messages, unsigned int count)
+int udp_io_send(struct udp_io *io, struct mmsghdr *messages, unsigned int count)
 {
 	int sent;
 
 	do {
 		sent = io->sendmmsg(io->fd, messages, count, MSG_DONTWAIT);
 	} while (sent < 0 && errno == EINTR);
+	if (sent > 0)
+		io->segments_doubted = 0;
 	return sent < 0 ? -errno : sent;
 }
 

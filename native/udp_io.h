@@ -7,13 +7,20 @@
 #define UDPB_UDP_IO_H
 
 #include <netinet/in.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/socket.h>
 
 #define UDP_IO_OVERHEAD_BYTES 28 /* outer IPv4 and UDP headers */
 
+#define UDP_IO_SEGMENTS_MAX 128 /* UDP_MAX_SEGMENTS of Linux 6.9; 64 before */
+#define UDP_IO_RUN_BYTES 65000  /* of one message: with outer headers below a device's gso_max_size of 64 KB */
+
 struct udp_io {
 	int fd;
+	uint32_t segments_max; /* datagrams that one message may be cut into; 1: no UDP_SEGMENT. May shrink */
+	uint32_t segments_doubted; /* what segments_max was before a downgrade that no message has confirmed yet; or 0 */
+	bool gro;              /* the kernel may hand over several datagrams as one */
 	int (*recvmmsg)(int fd, struct mmsghdr *messages, unsigned int count, int flags, struct timespec *timeout);
 	int (*sendmmsg)(int fd, struct mmsghdr *messages, unsigned int count, int flags); /* a test puts its own here */
 	int (*path_mtu)(uint32_t local_be, const struct sockaddr_in *peer);
@@ -27,7 +34,24 @@ int udp_io_open(struct udp_io *io, int fd);
 int udp_io_receive(const struct udp_io *io, struct mmsghdr *messages, unsigned int count);
 
 /* Sends messages[0..count-1] in order. Returns how many the kernel took, at least 1, or -errno of the first one. */
-int udp_io_send(const struct udp_io *io, struct mmsghdr *messages, unsigned int count);
+int udp_io_send(struct udp_io *io, struct mmsghdr *messages, unsigned int count);
+
+/* Room for the control message of either direction. */
+union udp_io_control {
+	uint8_t bytes[CMSG_SPACE(sizeof(int))];
+	struct cmsghdr align;
+};
+
+/* Tells the kernel to cut a message into datagrams of `segment_bytes`, the last may be shorter (udp(7), UDP_SEGMENT). */
+void udp_io_set_segment(struct msghdr *message, union udp_io_control *control, uint16_t segment_bytes);
+
+/* The length of the datagrams a received message was put together from, the last may be shorter; 0 for one datagram. */
+uint32_t udp_io_segment(struct msghdr *message);
+
+/* What to do about the errno by which a message of `segments` was refused: lowers segments_max and returns true where the
+ * number of segments may be the reason, so that the message is to be made anew. When it turns out not to be (a single
+ * datagram is refused as well) the old limit is put back. */
+bool udp_io_downgrade(struct udp_io *io, uint32_t segments, int error);
 
 /* The path MTU in bytes that the kernel knows between the two addresses, read from a short-lived connected socket
  * (ip(7), IP_MTU), or -errno. */

@@ -33,8 +33,14 @@
 #define UDPB_DROPPED 2
 #define UDPB_NOTE 3
 
-/* Offloads granted by the TUN, as a bit set. */
+/* Offloads in use, as a bit set. What the TUN hands over, what it takes, and what the UDP socket does. */
 #define UDPB_OFFLOAD_CSUM 1
+#define UDPB_OFFLOAD_TSO 2
+#define UDPB_OFFLOAD_USO 4
+#define UDPB_OFFLOAD_TCP_COALESCE 8
+#define UDPB_OFFLOAD_UDP_COALESCE 16
+#define UDPB_OFFLOAD_UDP_SEGMENT 32
+#define UDPB_OFFLOAD_UDP_GRO 64
 
 struct udpb; /* the dataplane; opaque, owned by the caller until udpb_free */
 
@@ -94,7 +100,7 @@ void udpb_queue_close(struct udpb *u, uint32_t queue);
 /* The queue's epoll fd, readable when a turn is due. Owned by the handle. */
 int udpb_queue_fd(const struct udpb *u, uint32_t queue);
 
-/* Offloads granted to the queue's TUN: UDPB_OFFLOAD_*. */
+/* Offloads in use on the queue, UDPB_OFFLOAD_*; a kernel that refuses one at run time makes them fewer. */
 uint32_t udpb_queue_offloads(const struct udpb *u, uint32_t queue);
 
 /* Moves packets both ways until there is none left for `linger_ns`, or `budget_ns` is used up. The wait of the linger

@@ -33,7 +33,15 @@ KINDS = {
     lib.UDPB_DROPPED: "dropped",
     lib.UDPB_NOTE: "note",
 }
-OFFLOADS = {lib.UDPB_OFFLOAD_CSUM: "csum"}
+OFFLOADS = {
+    lib.UDPB_OFFLOAD_CSUM: "csum",
+    lib.UDPB_OFFLOAD_TSO: "tso",
+    lib.UDPB_OFFLOAD_USO: "uso",
+    lib.UDPB_OFFLOAD_TCP_COALESCE: "tcp-coalesce",
+    lib.UDPB_OFFLOAD_UDP_COALESCE: "udp-coalesce",
+    lib.UDPB_OFFLOAD_UDP_SEGMENT: "udp-segment",
+    lib.UDPB_OFFLOAD_UDP_GRO: "udp-gro",
+}
 
 TURN_TUN_GONE: int = lib.UDPB_TURN_TUN_GONE
 
