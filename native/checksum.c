@@ -18,15 +18,19 @@
 #include "checksum.h"
 
 #include <arpa/inet.h>
-#include <string.h>
+#include <stdbool.h>
 
-static inline uint64_t load_64(const uint8_t *at)
+#include "checksum_impl.h"
+
+/* Bytes from which on vectors win. */
+#define VECTOR_FROM 128
+
+#if defined(__x86_64__)
+static inline bool has_avx2(void)
 {
-	uint64_t word;
-
-	memcpy(&word, at, sizeof(word)); /* any alignment; one instruction where the machine allows it */
-	return word;
+	return __builtin_cpu_supports("avx2");
 }
+#endif
 
 /* Adds a word and brings its carry back in. The second addition cannot carry: after a first that did, `lane` is at most
  * 2^64 - 2. */
@@ -36,55 +40,61 @@ static inline uint64_t add_around(uint64_t lane, uint64_t word)
 	return lane + (lane < word);
 }
 
-/* Both halves of a word, added: the same modulo 0xffff, and under 2^33. */
-static inline uint64_t halves(uint64_t word)
-{
-	return (word & UINT32_MAX) + (word >> 32);
-}
-
-uint64_t checksum_add(uint64_t sum, const void *bytes, size_t len)
+static inline uint64_t add_scalar(uint64_t sum, const void *bytes, size_t len)
 {
 	const uint8_t *at = bytes;
 	uint64_t a = 0, b = 0, c = 0, d = 0;
 
 	for (; len >= 32; len -= 32, at += 32) {
-		a = add_around(a, load_64(at));
-		b = add_around(b, load_64(at + 8));
-		c = add_around(c, load_64(at + 16));
-		d = add_around(d, load_64(at + 24));
+		a = add_around(a, checksum_load_64(at));
+		b = add_around(b, checksum_load_64(at + 8));
+		c = add_around(c, checksum_load_64(at + 16));
+		d = add_around(d, checksum_load_64(at + 24));
 	}
-	sum += halves(a) + halves(b) + halves(c) + halves(d);
+	sum += checksum_halves(a) + checksum_halves(b) + checksum_halves(c) + checksum_halves(d);
+	return checksum_add_tail(sum, at, len);
+}
 
-	for (; len >= 8; len -= 8, at += 8)
-		sum += halves(load_64(at));
+uint64_t checksum_add(uint64_t sum, const void *bytes, size_t len)
+{
+#if defined(__x86_64__)
+	if (len >= VECTOR_FROM && has_avx2())
+		return checksum_add_avx2(sum, bytes, len);
+#elif defined(__aarch64__)
+	if (len >= VECTOR_FROM)
+		return checksum_add_neon(sum, bytes, len);
+#endif
+	return add_scalar(sum, bytes, len);
+}
 
-	if (len & 4) {
-		uint32_t word;
+static uint64_t checksum_add_scalar(uint64_t sum, const void *bytes, size_t len)
+{
+	return add_scalar(sum, bytes, len);
+}
 
-		memcpy(&word, at, sizeof(word));
-		sum += word;
-		at += 4;
-	}
-	if (len & 2) {
-		uint16_t word;
+const struct checksum_implementation *checksum_implementations(size_t *count)
+{
+	static const struct checksum_implementation table[] = {
+		{ "scalar", checksum_add_scalar },
+#if defined(__x86_64__)
+		{ "avx2", checksum_add_avx2 },
+#elif defined(__aarch64__)
+		{ "neon", checksum_add_neon },
+#endif
+	};
 
-		memcpy(&word, at, sizeof(word));
-		sum += word;
-		at += 2;
-	}
-	if (len & 1) {
-		uint16_t word = 0;
-
-		memcpy(&word, at, 1); /* the byte stands first, whatever the byte order; a zero follows it */
-		sum += word;
-	}
-	return sum;
+	*count = sizeof(table) / sizeof(*table);
+#if defined(__x86_64__)
+	if (!has_avx2())
+		*count -= 1;
+#endif
+	return table;
 }
 
 uint16_t checksum_fold(uint64_t sum)
 {
-	sum = halves(sum); /* under 2^33 */
-	sum = halves(sum); /* under 2^32 */
+	sum = checksum_halves(sum); /* under 2^33 */
+	sum = checksum_halves(sum); /* under 2^32 */
 	sum = (sum & UINT16_MAX) + (sum >> 16);
 	sum = (sum & UINT16_MAX) + (sum >> 16);
 	return (uint16_t)sum;

@@ -8,6 +8,7 @@
  * `lock` is for the control side alone: publishers, readers of peers, and opening and closing queues.
  */
 #include <errno.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,6 +19,8 @@
 #include "table.h"
 #include "udpb.h"
 
+#define RUN_BUDGET_NS 50000000LL
+#define RUN_LINGER_NS 3600000000000LL /* a worker has nothing else to do */
 #define EVEN_THEN UINT64_MAX /* in place of a generation: this queue held nothing when the table was retired */
 
 struct retired {
@@ -245,6 +248,20 @@ int udpb_turn(struct udpb *u, uint32_t queue, int64_t budget_ns, int64_t linger_
 	if (queue >= UDPB_QUEUES_MAX || !u->queues[queue])
 		return -EINVAL;
 	return queue_turn(u->queues[queue], budget_ns, linger_ns, loop_fd);
+}
+
+int udpb_run(struct udpb *u, uint32_t queue, int stop_fd)
+{
+	struct pollfd stop = { .fd = stop_fd, .events = POLLIN };
+	int result;
+
+	if (queue >= UDPB_QUEUES_MAX || !u->queues[queue])
+		return -EINVAL;
+	do {
+		/* An idle turn ends when stop_fd is readable, a busy one when its budget is used up. */
+		result = queue_turn(u->queues[queue], RUN_BUDGET_NS, RUN_LINGER_NS, stop_fd);
+	} while (result >= 0 && result != UDPB_TURN_TUN_GONE && poll(&stop, 1, 0) == 0);
+	return result == UDPB_TURN_IDLE || result == UDPB_TURN_BUDGET ? 0 : result;
 }
 
 int udpb_read_counters(const struct udpb *u, uint64_t *values, uint32_t count)

@@ -54,6 +54,15 @@ static void next_packet(struct transmit *t)
 	t->cut_done_bytes = 0;
 }
 
+/* Moves the position to the end of what is dealt with. */
+static void advance(struct transmit *t, struct transmit_position end)
+{
+	t->position = end;
+	t->cut_done_bytes = 0;
+	if (end.segment == t->packets[end.packet].source.count)
+		next_packet(t);
+}
+
 /* Makes room for the next batch. */
 static void end_batch(struct transmit *t)
 {
@@ -266,7 +275,7 @@ static void refused(struct transmit *t, const struct transmit_run *run, int erro
 	} else {
 		drop_by_errno(t, error, run->datagrams);
 	}
-	t->position = run->end;
+	advance(t, run->end);
 }
 
 /* Sends what is composed. Returns 0 when all is dealt with or to be composed anew, -EAGAIN when the socket is full. */
@@ -289,7 +298,7 @@ static int send_runs(struct transmit *t, int64_t now_ns)
 			stats_add(t->stats, STAT_tx_messages, 1);
 			stats_add(t->stats, STAT_tx_datagrams, run->datagrams);
 			count_sent(t, run->peer, run->datagrams, run->bytes);
-			t->position = run->end;
+			advance(t, run->end);
 		}
 	}
 	return 0;
@@ -320,10 +329,14 @@ static int send_fragment(struct transmit *t, struct peer *peer, struct packet_fr
  * remembered. One call a fragment: this is not the fast path. */
 static int send_cut(struct transmit *t, struct peer *peer, const struct packet *p, int64_t now_ns)
 {
-	uint32_t done = t->cut_done_bytes;
 	struct packet_fragment fragment;
 	int more, error = 0;
+	uint32_t done;
 
+	if (t->cut_address_be != peer->address_be) /* the prefix has changed hands, and its new peer has seen nothing yet */
+		t->cut_done_bytes = 0;
+	t->cut_address_be = peer->address_be;
+	done = t->cut_done_bytes;
 	while ((more = packet_next_fragment(p, room_for(peer, now_ns), &done, &fragment)) == 1) {
 		error = send_fragment(t, peer, &fragment);
 		if (error == -EAGAIN)
@@ -381,8 +394,8 @@ static int send_too_big(struct transmit *t, int64_t now_ns)
 /* Looks up and sends all of the batch that is not sent yet; what the socket does not take stays. */
 static void dispatch(struct transmit *t, const struct table *table, int64_t now_ns)
 {
-	struct transmit_position before = t->position;
 	uint32_t cut_before = t->cut_done_bytes;
+	uint32_t left;
 	int error = 0;
 
 	route(t, table, now_ns);
@@ -400,10 +413,11 @@ static void dispatch(struct transmit *t, const struct table *table, int64_t now_
 		end_batch(t);
 		return;
 	}
-	if (t->blocked_since_ns == 0 || before.packet != t->position.packet || before.segment != t->position.segment ||
+	left = unsent(t);
+	if (t->blocked_since_ns == 0 || left != atomic_load_explicit(&t->in_flight, memory_order_relaxed) ||
 	    cut_before != t->cut_done_bytes)
 		t->blocked_since_ns = now_ns;
-	atomic_store_explicit(&t->in_flight, unsent(t), memory_order_relaxed);
+	atomic_store_explicit(&t->in_flight, left, memory_order_relaxed);
 }
 
 int transmit_batch(struct transmit *t, const struct table *table, int64_t now_ns)

@@ -52,6 +52,7 @@ struct transmit {
 	uint32_t count; /* packets in the batch */
 	struct transmit_position position;
 	uint32_t cut_done_bytes;  /* payload of the segment at `position` that has left as fragments */
+	uint32_t cut_address_be;  /* ... to this peer */
 	int64_t blocked_since_ns; /* when the socket last refused without taking any; 0 when it is not full */
 	_Atomic uint32_t in_flight; /* segments still to be sent, for other threads, when a call ends */
 	struct transmit_packet packets[TRANSMIT_PACKETS];

@@ -108,6 +108,10 @@ uint32_t udpb_queue_offloads(const struct udpb *u, uint32_t queue);
  * errno when the queue is broken beyond counting. */
 int udpb_turn(struct udpb *u, uint32_t queue, int64_t budget_ns, int64_t linger_ns, int loop_fd);
 
+/* Turns a queue until `stop_fd` (an eventfd; borrowed) is readable: what a worker thread does for its life. Returns 0 then,
+ * UDPB_TURN_TUN_GONE, or a negative errno. */
+int udpb_run(struct udpb *u, uint32_t queue, int stop_fd);
+
 uint32_t udpb_counters(void); /* how many counters there are */
 
 int udpb_counter_info(uint32_t counter, struct udpb_counter *out);

@@ -98,7 +98,7 @@ class Daemon:
             file.config,
             self._endpoint,
             netlink,
-            source_check=self._settings.source_check,
+            self._settings,
             published=self._metrics.observe_publish,
         )
         parts.push_async_callback(backend.stop)

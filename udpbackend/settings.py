@@ -21,6 +21,9 @@ SOURCE_CHECKS = ("subnet", "peer", "off")
 
 ANY_ADDRESS = IPv4Address(0)
 
+WORKERS_MAX = 16
+"""As many queues as the dataplane has."""
+
 SOCKET_PATH_BYTES = 107
 """The longest name of a UNIX socket: sun_path without its final zero byte."""
 
@@ -69,6 +72,9 @@ class Settings:
     source_check: SourceCheck = "subnet"
     """What a received packet must show: `subnet` a peer's outer address and an inner one of its subnet, `peer` only the
     outer address, `off` nothing."""
+
+    workers: int = 0
+    """Threads that turn a queue each, 0 to 16; with 0 the event loop turns the only queue."""
 
     status_socket: Path = Path()
     """Where `status` asks the daemon. Left empty: the subnet file's name, ending in .sock."""
@@ -145,6 +151,21 @@ def _path(text: str) -> Path:
     return Path(text)
 
 
+def _workers(text: str) -> int:
+    if text == "auto":
+        return auto_workers(len(os.sched_getaffinity(0)))
+    return _whole(text, WORKERS_MAX, f"expected auto or a number from 0 to {WORKERS_MAX}")
+
+
+def auto_workers(cores: int) -> int:
+    """What `--workers auto` means on a host of so many cores.
+
+    Under four cores a thread of its own takes turns with the senders and receivers and costs more than it brings
+    (measured on two); from four on one core in four is given to the tunnel, which leaves the others to those it serves.
+    """
+    return min(cores // 4, WORKERS_MAX)
+
+
 def _source_check(text: str) -> SourceCheck:
     if text not in SOURCE_CHECKS:
         raise ValueError("expected subnet, peer or off")
@@ -166,5 +187,6 @@ READERS: dict[str, Callable[[str], Any]] = {
     "static_subnets": _path,
     "node_name": str,
     "source_check": _source_check,
+    "workers": _workers,
     "status_socket": _path,
 }

@@ -13,12 +13,12 @@ import os
 import socket
 import struct
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
 from udpbackend.backends.udp_config import UdpOptions
-from udpbackend.backends.udp_device import QUEUE, Device, refuse_others_device
+from udpbackend.backends.udp_device import Device, refuse_others_device
 from udpbackend.dataplane.native import CounterInfo, Dataplane, PeerCounters, counter_infos, pack_route
 from udpbackend.dataplane.tun import check_tun_access
 from udpbackend.errors import ConfigError, HostError
@@ -27,6 +27,7 @@ from udpbackend.host.flannel0 import OverlayLink
 from udpbackend.host.netlink import Netlink
 from udpbackend.host.overlay_plan import Overlay
 from udpbackend.model import Endpoint, Lease, NetworkConfig, Prefix, Snapshot
+from udpbackend.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +36,8 @@ OVERHEAD_BYTES = 28
 MIN_MTU_BYTES = 68
 """RFC 791: every IPv4 link takes as much."""
 PUBLISH_INTERVAL_S = 0.05
+LONG_LEASES = 1000
+"""From so many on, making a table is lent a thread."""
 REPAIR_INTERVAL_S = 10.0
 """flannel0 is looked at whenever something has changed, and at least so often."""
 SO_MEMINFO, SK_MEMINFO_DROPS = 55, 8  # asm-generic/socket.h, linux/sock_diag.h; Python's socket module lacks them
@@ -63,8 +66,8 @@ class UdpBackend:
         config: NetworkConfig,
         endpoint: Endpoint,
         netlink: Netlink,
+        settings: Settings,
         *,
-        source_check: str,
         published: Callable[[float], None],
     ) -> None:
         """`published` is told the seconds that each publication of a route table took."""
@@ -75,7 +78,8 @@ class UdpBackend:
         self._endpoint = endpoint
         self._netlink = netlink
         self._link = OverlayLink(netlink)
-        self._source_check = source_check
+        self._source_check = settings.source_check
+        self._workers = settings.workers
         self._published = published
         self._publishing = asyncio.Lock()
         self._published_at = 0.0
@@ -83,7 +87,7 @@ class UdpBackend:
         self._local: tuple[IPv4Address, ...] = ()
         self._own: Lease | None = None
         self._snapshot: Snapshot | None = None
-        self._socket: socket.socket | None = None
+        self._sockets: list[socket.socket] = []
         self._dataplane: Dataplane | None = None
         self._overlay: Overlay | None = None
         self._device: Device | None = None
@@ -102,11 +106,11 @@ class UdpBackend:
             )  # fmt: skip
         check_tun_access()
         await refuse_others_device(self._link)
-        self._socket = _bind(self._endpoint.address, self.options.port)
+        self._sockets = _bind(self._endpoint.address, self.options.port, max(1, self._workers))
 
     async def start(self, lease: Lease, snapshot: Snapshot) -> None:
         """Makes or takes over flannel0, publishes the routes and lets packets flow."""
-        if self._socket is None:
+        if not self._sockets:
             raise HostError("the udp backend was not prepared")
         base = IPv4Address(lease.subnet.address)
         self._own = lease
@@ -114,7 +118,13 @@ class UdpBackend:
         self._dataplane = Dataplane(
             tun_mtu=self.mtu, tun_address=base, local_address=self._endpoint.address, source_check=self._source_check
         )
-        self._device = Device(self._link, self._overlay, self._dataplane, self._socket.fileno())
+        self._device = Device(
+            self._link,
+            self._overlay,
+            self._dataplane,
+            [bound.fileno() for bound in self._sockets],
+            workers=self._workers > 0,
+        )
         await self._device.open()
         self._local = await local_addresses(self._netlink)
         await self.apply(snapshot)
@@ -147,9 +157,8 @@ class UdpBackend:
         if self._dataplane is not None:
             self._dataplane.close()
             self._dataplane = None
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
+        while self._sockets:
+            self._sockets.pop().close()
 
     async def undo(self) -> None:
         """After `stop`: takes back what a `start` that failed has made on the machine."""
@@ -162,7 +171,7 @@ class UdpBackend:
         plane = self._dataplane
         return UdpFacts(
             overlay=self._overlay,
-            offloads=plane.offloads(QUEUE) if plane else (),
+            offloads=plane.offloads(0) if plane else (),
             peers=plane.peers() if plane else [],
             in_flight=plane.in_flight() if plane else 0,
             last_error=plane.last_error() if plane else None,
@@ -186,12 +195,17 @@ class UdpBackend:
             await asyncio.sleep(max(0.0, self._published_at + PUBLISH_INTERVAL_S - loop.time()))
             if self._snapshot is None or self._dataplane is None:
                 return
-            table = await asyncio.to_thread(self._pack, self._snapshot)
-            began = loop.time()
-            await asyncio.to_thread(self._dataplane.publish, table)
+            async with self._lent_if_long(len(self._snapshot.leases)):
+                table = await asyncio.to_thread(self._pack, self._snapshot)
+                began = loop.time()
+                await asyncio.to_thread(self._dataplane.publish, table)
             self._published_at = loop.time()
             self._routes = len(self._snapshot.leases) - 1
             self._published(self._published_at - began)
+
+    def _lent_if_long(self, leases: int) -> AbstractAsyncContextManager[None]:
+        """Thousands of Python objects take long enough to be felt by packets."""
+        return self._device.lent() if self._device is not None and leases >= LONG_LEASES else nullcontext()
 
     def _pack(self, snapshot: Snapshot) -> bytes:
         """The route table: every other node's subnet, and as local ones our own and every address of this host."""
@@ -214,15 +228,37 @@ class UdpBackend:
         drops = {}
         with suppress(HostError):
             drops = await self._link.drops()
-        if self._socket is not None:
-            raw = self._socket.getsockopt(socket.SOL_SOCKET, SO_MEMINFO, 4 * (SK_MEMINFO_DROPS + 1))
-            drops["socket_rx_dropped"] = struct.unpack_from("=I", raw, 4 * SK_MEMINFO_DROPS)[0]
+        drops["socket_rx_dropped"] = sum(_socket_drops(bound) for bound in self._sockets)
         return drops
 
 
-def _bind(address: IPv4Address, port: int) -> socket.socket:
+def _socket_drops(bound: socket.socket) -> int:
+    raw = bound.getsockopt(socket.SOL_SOCKET, SO_MEMINFO, 4 * (SK_MEMINFO_DROPS + 1))
+    return int(struct.unpack_from("=I", raw, 4 * SK_MEMINFO_DROPS)[0])
+
+
+def _bind(address: IPv4Address, port: int, count: int) -> list[socket.socket]:
+    """Sockets that share an address and a port."""
+    # Once without sharing: who has the port already, sharing or not, shows only so.
+    first = _bound(address, port, share=False)
+    if count == 1:
+        return [first]
+    first.close()
+    made: list[socket.socket] = []
+    try:
+        for _ in range(count):
+            made.append(_bound(address, port, share=True))  # noqa: PERF401 what is made must be closed on failure
+    except HostError:
+        for bound in made:
+            bound.close()
+        raise
+    return made
+
+
+def _bound(address: IPv4Address, port: int, *, share: bool) -> socket.socket:
     bound = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
     try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, share)
         bound.bind((str(address), port))
     except OSError as error:
         bound.close()

@@ -1,26 +1,28 @@
-"""flannel0 and the queue on it, as one thing that is opened, repaired and closed.
+"""flannel0 and the queues on it, as one thing that is opened, repaired and closed.
 
-Owns the TUN queue, its pump, and the rule that a deleted device is made again. Must not know routes or leases: it is
-told what flannel0 should be.
+Owns the TUN queues, what turns them, and the rule that a deleted device is made again. Must not know routes or leases:
+it is told what flannel0 should be.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
 from udpbackend.dataplane.native import Dataplane
 from udpbackend.dataplane.pump import Pump
 from udpbackend.dataplane.tun import TunQueue, open_tun
+from udpbackend.dataplane.worker import Worker
 from udpbackend.errors import HostError
 from udpbackend.host.flannel0 import NAME, OverlayLink, Presence
 from udpbackend.host.overlay_plan import Overlay
 
 log = logging.getLogger(__name__)
 
-QUEUE = 0
-RETRY_S = (1.0, 30.0)
-"""First and longest wait before flannel0 is made once more."""
+RETRY_S = (1.0, 5.0)
+"""First and longest wait before flannel0 is made once more: a try that is refused costs two milliseconds."""
 
 
 async def refuse_others_device(link: OverlayLink) -> bool:
@@ -36,14 +38,23 @@ async def refuse_others_device(link: OverlayLink) -> bool:
 class Device:
     """`open`, `start`, then `repair` as often as one likes, `close`; `remove` takes an `open` back."""
 
-    def __init__(self, link: OverlayLink, overlay: Overlay, dataplane: Dataplane, udp_fd: int) -> None:
-        """`udp_fd` is borrowed until `close`."""
+    def __init__(
+        self,
+        link: OverlayLink,
+        overlay: Overlay,
+        dataplane: Dataplane,
+        udp_fds: Sequence[int],
+        *,
+        workers: bool,
+    ) -> None:
+        """One queue for each of `udp_fds` (borrowed until `close`), on threads with `workers`, else on the loop."""
         self._link = link
         self._overlay = overlay
         self._dataplane = dataplane
-        self._udp_fd = udp_fd
-        self._tun: TunQueue | None = None
-        self._pump: Pump | None = None
+        self._udp_fds = udp_fds
+        self._workers = workers
+        self._tuns: list[TunQueue] = []
+        self._turners: list[Pump | Worker] = []
         self._made = False
         self._started_at = 0.0
         self.lost = asyncio.Event()
@@ -54,27 +65,47 @@ class Device:
     async def open(self) -> None:
         """Makes or takes over flannel0 and brings it in order."""
         absent = await refuse_others_device(self._link)
-        tun = open_tun(NAME, new=absent)
+        self._tuns.append(open_tun(NAME, new=absent))
         try:
             changed = await self._link.configure(self._overlay)
-            tun.persist()  # last: a device that could not be configured vanishes with this fd
+            self._tuns += [open_tun(NAME) for _ in self._udp_fds[1:]]
+            self._tuns[0].persist()  # last: a device that could not be configured vanishes with its fds
         except BaseException:
-            tun.close()
+            self._close_tuns()
             raise
-        self._tun = tun
         self._made = self._made or absent
         for what in () if absent else changed:
             log.info("took over %s and mended it: %s", NAME, what)
 
     def start(self) -> None:
         """Lets packets flow."""
-        if self._tun is None:
+        if not self._tuns:
             raise HostError(f"{NAME} is not open")
         self.lost.clear()
         self._started_at = asyncio.get_running_loop().time()
-        self._dataplane.open_queue(QUEUE, self._tun.fileno(), self._udp_fd)
-        self._pump = Pump(self._dataplane, QUEUE, self._ended)
-        self._pump.start()
+        for queue, (tun, udp_fd) in enumerate(zip(self._tuns, self._udp_fds, strict=True)):
+            self._dataplane.open_queue(queue, tun.fileno(), udp_fd)
+            turner = (Worker if self._workers else Pump)(self._dataplane, queue, self._ended)
+            self._turners.append(turner)
+            turner.start()
+
+    @asynccontextmanager
+    async def lent(self) -> AsyncIterator[None]:
+        """While the loop's Python has long work, a thread turns the queue in its place."""
+        if self._workers or not self._turners:
+            yield
+            return
+        pump, worker = self._turners[0], Worker(self._dataplane, 0, self._ended)
+        await pump.stop()
+        worker.start()
+        self._turners = [worker]
+        try:
+            yield
+        finally:
+            if self._turners == [worker]:  # else the device was closed meanwhile, and all with it
+                await worker.stop()
+                self._turners = [pump]
+                pump.start()
 
     async def repair(self) -> None:
         """Puts back what others have changed on flannel0, and makes it again when it is gone."""
@@ -92,13 +123,11 @@ class Device:
 
     async def close(self) -> None:
         """Stops packets; flannel0 itself stays, with its address and routes."""
-        if self._pump is not None:
-            await self._pump.stop()
-            self._pump = None
-            self._dataplane.close_queue(QUEUE)
-        if self._tun is not None:
-            self._tun.close()
-            self._tun = None
+        turners, self._turners = self._turners, []
+        for queue, turner in enumerate(turners):
+            await turner.stop()
+            self._dataplane.close_queue(queue)
+        self._close_tuns()
 
     async def remove(self) -> None:
         """After `close`: deletes flannel0 if this process has made it."""
@@ -106,8 +135,12 @@ class Device:
             await self._link.remove()
 
     def _ended(self, why: str) -> None:
-        log.warning("the queue on %s has ended: %s", NAME, why)
+        log.warning("a queue of %s has ended: %s", NAME, why)
         self.lost.set()
+
+    def _close_tuns(self) -> None:
+        while self._tuns:
+            self._tuns.pop().close()
 
     async def _remake(self) -> None:
         """A new queue, and a new flannel0 in place of a deleted one, however many tries that takes."""
@@ -115,12 +148,13 @@ class Device:
         # A queue that ends as soon as it is started must not make us spin.
         await asyncio.sleep(max(0.0, self._started_at + RETRY_S[0] - asyncio.get_running_loop().time()))
         wait = RETRY_S[0]
-        while self._tun is None:
+        while not self._tuns:
             try:
                 await self.open()
             except HostError as error:
+                if self.problems != (str(error),):
+                    log.warning("cannot open %s again, trying on: %s", NAME, error)
                 self.problems = (str(error),)
-                log.warning("cannot open %s again, next try in %.0f s: %s", NAME, wait, error)
                 await asyncio.sleep(wait)
                 wait = min(2 * wait, RETRY_S[1])
         self.start()

@@ -43,8 +43,6 @@ OFFLOADS = {
     lib.UDPB_OFFLOAD_UDP_GRO: "udp-gro",
 }
 
-TURN_TUN_GONE: int = lib.UDPB_TURN_TUN_GONE
-
 
 @dataclass(frozen=True, slots=True)
 class CounterInfo:
@@ -147,6 +145,10 @@ class Dataplane:
         """One turn of the pump with the GIL released: UDPB_TURN_*, or a negative errno."""
         return int(lib.udpb_turn(self._handle, queue, budget_ns, linger_ns, loop_fd))
 
+    def run(self, queue: int, stop_fd: int) -> int:
+        """Turns a queue, with the GIL released, until `stop_fd` is readable: 0 then, else as `turn`."""
+        return int(lib.udpb_run(self._handle, queue, stop_fd))
+
     def counters(self) -> list[int]:
         """Every counter's value, in the order of `counter_infos`."""
         count = lib.udpb_counters()
@@ -169,6 +171,13 @@ class Dataplane:
         rows = ffi.new("struct udpb_peer[]", max(count, 1))
         count = min(count, lib.udpb_read_peers(self._handle, rows, count))
         return [_peer(rows[i]) for i in range(count)]
+
+
+def ended(result: int) -> str | None:
+    """Why a queue can be turned no more, from what a turn or a run returned; None while it can."""
+    if result < 0:
+        return os.strerror(-result)
+    return "flannel0 was deleted" if result == lib.UDPB_TURN_TUN_GONE else None
 
 
 def _peer(row: Any) -> PeerCounters:

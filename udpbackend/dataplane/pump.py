@@ -7,10 +7,9 @@ handed to the loop, never the TUN or the socket: uvloop drops an fd for good at 
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable
 
-from udpbackend.dataplane.native import TURN_TUN_GONE, Dataplane
+from udpbackend.dataplane.native import Dataplane, ended
 
 BUDGET_NS = 2_000_000
 """How long one turn may keep the event loop."""
@@ -49,7 +48,7 @@ class Pump:
             await asyncio.sleep(0)
 
     def _turn(self) -> None:
-        result = self._dataplane.turn(self._queue, BUDGET_NS, LINGER_NS, self._loop_fd)
-        if result < 0 or result == TURN_TUN_GONE:
+        why = ended(self._dataplane.turn(self._queue, BUDGET_NS, LINGER_NS, self._loop_fd))
+        if why is not None:
             asyncio.get_running_loop().remove_reader(self._fd)
-            self._on_end(os.strerror(-result) if result < 0 else "flannel0 was deleted")
+            self._on_end(why)

@@ -1,0 +1,50 @@
+"""A thread that turns one queue and nothing else.
+
+Owns the thread and the eventfd that ends it. It must not know peers or routes. It is what every queue runs on with
+`--workers`, and what the loop lends its queue to while it has long work of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+from collections.abc import Callable
+
+from udpbackend.dataplane.native import Dataplane, ended
+
+
+class Worker:
+    """`start`, then `stop`; in between the queue is this thread's alone."""
+
+    def __init__(self, dataplane: Dataplane, queue: int, on_end: Callable[[str], None]) -> None:
+        """`on_end` is called on the event loop with the reason when the queue can be turned no more."""
+        self._dataplane = dataplane
+        self._queue = queue
+        self._on_end = on_end
+        self._stop_fd = -1
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Begins to turn the queue, which is open."""
+        self._loop = asyncio.get_running_loop()
+        self._stop_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._thread = threading.Thread(target=self._run, name=f"udpb-{self._queue}")
+        self._thread.start()
+
+    async def stop(self) -> None:
+        """Ends it; the queue may be closed or turned by somebody else afterwards."""
+        thread, self._thread = self._thread, None
+        if thread is None:
+            return
+        os.eventfd_write(self._stop_fd, 1)
+        await asyncio.to_thread(thread.join)
+        os.close(self._stop_fd)
+
+    def _run(self) -> None:
+        # Signals are the main thread's: here they would only interrupt system calls.
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        why = ended(self._dataplane.run(self._queue, self._stop_fd))
+        if why is not None:
+            self._loop.call_soon_threadsafe(self._on_end, why)
