@@ -3,6 +3,7 @@
 #   native-check   the C files without a warning under gcc, and under clang where there is one
 #   c-test         tests/c/test_*.c with the address and undefined-behaviour sanitizers
 #   c-test-tsan    tests/c/tsan_*.c with the thread sanitizer
+#   c-test-aarch64 the checksums' tests for aarch64, under qemu-user; optional, says what it needs
 #   fuzz           tests/fuzz/fuzz_*.c for T seconds each; needs clang
 #
 # Tests link against an archive of all native/*.c: the linker takes what a test needs, so none has a list to keep. A
@@ -22,7 +23,7 @@ C_TESTS := $(patsubst tests/c/%.c,%,$(wildcard tests/c/test_*.c))
 TSAN_TESTS := $(patsubst tests/c/%.c,%,$(wildcard tests/c/tsan_*.c))
 FUZZERS := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
 
-.PHONY: native-check c-test c-test-tsan fuzz
+.PHONY: native-check c-test c-test-tsan c-test-aarch64 fuzz
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -77,6 +78,22 @@ c-test: $(C_TESTS:%=$(CHECK_BUILD)/asan/run/%)
 
 c-test-tsan: $(TSAN_TESTS:%=$(CHECK_BUILD)/tsan/run/%)
 	$(call run_all,$^)
+
+# NEON where there is none. Static, so that qemu needs no aarch64 system to load from.
+CROSS := aarch64-linux-gnu-gcc
+CROSS_PACKAGES := gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user
+
+c-test-aarch64: $(wildcard native/checksum*.[ch] tests/c/test_checksum*.c)
+	@command -v $(CROSS) qemu-aarch64 >/dev/null && echo '#include <stdio.h>' | $(CROSS) -E - >/dev/null 2>&1 || \
+		{ echo 'needs (Debian names): apt-get install $(CROSS_PACKAGES)' >&2; exit 1; }
+	@mkdir -p $(CHECK_BUILD)/aarch64
+	@for test in $(filter tests/%.c,$^); do \
+		program=$(CHECK_BUILD)/aarch64/$$(basename "$$test" .c); \
+		$(CROSS) $(NATIVE_FLAGS) -static -Inative "$$test" $(filter native/%.c,$^) -pthread -o "$$program" && \
+		printf 'aarch64, %s: ' "$${program##*/}" && \
+		{ timeout $(TEST_LIMIT_S) qemu-aarch64 "$$program" >"$$program.log" 2>&1 || \
+			{ echo FAILED; cat "$$program.log"; exit 1; }; } && tail -n 1 "$$program.log" || exit 1; \
+	done
 
 # The corpus is copied, so that what the fuzzer finds does not change the checkout. An input that broke something stays
 # in the directory named.

@@ -1,6 +1,7 @@
 /* checksum: the Internet checksum (RFC 1071).
  *
- * Owns the sums of checksum.h. It must not know what a packet is, nor where in one a checksum stands.
+ * Owns the sums of checksum.h and the choice between their implementations: the scalar one is here, those with vectors
+ * are in checksum_avx2.c and checksum_neon.c. It must not know what a packet is, nor where in one a checksum stands.
  *
  * Theory of operation
  *
@@ -10,8 +11,8 @@
  * wrong order gives the right sum in the wrong order, and storing it turns it round again (RFC 1071, 2(B)).
  *
  * An addition whose carry comes back must wait for the one before it, so four independent lanes are summed side by
- * side. Lanes are reduced to halves before they leave checksum_add: one call adds less than 2^36 to a sum, which is
- * what lets callers add sums up with a plain `+`.
+ * side. Vectors have no carries; there, halves are added to lanes of 64 bits. Lanes are reduced to halves before they
+ * leave checksum_add: one call adds less than 2^36 to a sum, which is what lets callers add sums up with a plain `+`.
  *
  * Invariant: a sum of bytes that are not all zero never becomes zero, in any step. Zero means "nothing but zeros".
  */
@@ -22,10 +23,13 @@
 
 #include "checksum_impl.h"
 
-/* Bytes from which on vectors win. */
+/* From so many bytes on, vectors win. Measured with AVX2: even at 96, a fifth faster at 128, twice as fast at 500. What
+ * is shorter, as headers are, is added here without looking any further. */
 #define VECTOR_FROM 128
 
 #if defined(__x86_64__)
+/* The one choice at run time, of processor and kernel. libgcc asks them when the program is loaded, and this reads its
+ * answer. Whoever comes even earlier is told no, which is slower but not wrong: there is no order to get wrong. */
 static inline bool has_avx2(void)
 {
 	return __builtin_cpu_supports("avx2");
@@ -67,15 +71,10 @@ uint64_t checksum_add(uint64_t sum, const void *bytes, size_t len)
 	return add_scalar(sum, bytes, len);
 }
 
-static uint64_t checksum_add_scalar(uint64_t sum, const void *bytes, size_t len)
-{
-	return add_scalar(sum, bytes, len);
-}
-
 const struct checksum_implementation *checksum_implementations(size_t *count)
 {
 	static const struct checksum_implementation table[] = {
-		{ "scalar", checksum_add_scalar },
+		{ "scalar", add_scalar },
 #if defined(__x86_64__)
 		{ "avx2", checksum_add_avx2 },
 #elif defined(__aarch64__)

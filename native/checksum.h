@@ -12,8 +12,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Adds `len` bytes to `sum`. An odd last byte counts as if a zero byte followed it, so only the last piece of a sum
- * made of several may have an odd length. `bytes` may have any alignment; borrowed until the call returns. */
+/* Adds `len` bytes, at most 2^32, to `sum`. An odd last byte counts as if a zero byte followed it, so only the last
+ * piece of a sum made of several may have an odd length. `bytes` may have any alignment; borrowed until the call
+ * returns. */
 uint64_t checksum_add(uint64_t sum, const void *bytes, size_t len);
 
 /* Folds a sum to 16 bits, not complemented. */

@@ -10,12 +10,9 @@
 #include <stdint.h>
 #include <string.h>
 
-/* A packet is far below this; vector lanes do not overflow up to here. */
-#define CHECKSUM_BYTES_MAX (1ULL << 32)
-
 struct checksum_implementation {
 	const char *name;
-	uint64_t (*add)(uint64_t sum, const void *bytes, size_t len); /* as checksum_add; up to CHECKSUM_BYTES_MAX */
+	uint64_t (*add)(uint64_t sum, const void *bytes, size_t len); /* as checksum_add */
 };
 
 /* Those that this processor can run, in a table that lives for ever. The first is "scalar"; the last is the one that

@@ -13,7 +13,7 @@ static inline uint64x2_t add_vector(uint64x2_t lanes, const uint8_t *at)
 {
 	uint32x4_t words;
 
-	memcpy(&words, at, sizeof(words)); /* any alignment, either byte order */
+	memcpy(&words, at, sizeof(words)); /* any alignment */
 	return vpadalq_u32(lanes, words);
 }
 

@@ -16,6 +16,7 @@
 
 #include "queue.h"
 #include "stats.h"
+#include "steer.h"
 #include "table.h"
 #include "udpb.h"
 
@@ -219,6 +220,11 @@ int udpb_queue_open(struct udpb *u, uint32_t queue, int tun_fd, int udp_fd)
 	return 0;
 }
 
+int udpb_steer(int tun_fd)
+{
+	return steer_attach(tun_fd);
+}
+
 void udpb_queue_close(struct udpb *u, uint32_t queue)
 {
 	struct queue *closed;
@@ -258,9 +264,10 @@ int udpb_run(struct udpb *u, uint32_t queue, int stop_fd)
 	if (queue >= UDPB_QUEUES_MAX || !u->queues[queue])
 		return -EINVAL;
 	do {
-		/* An idle turn ends when stop_fd is readable, a busy one when its budget is used up. */
+		/* An idle turn ends when stop_fd is readable, a busy one when its budget is used up. A poll that a signal
+		 * interrupted says nothing. */
 		result = queue_turn(u->queues[queue], RUN_BUDGET_NS, RUN_LINGER_NS, stop_fd);
-	} while (result >= 0 && result != UDPB_TURN_TUN_GONE && poll(&stop, 1, 0) == 0);
+	} while (result >= 0 && result != UDPB_TURN_TUN_GONE && poll(&stop, 1, 0) < 1);
 	return result == UDPB_TURN_IDLE || result == UDPB_TURN_BUDGET ? 0 : result;
 }
 
@@ -289,12 +296,16 @@ int udpb_last_errno(const struct udpb *u)
 
 uint32_t udpb_in_flight(const struct udpb *u)
 {
+	pthread_mutex_t *lock = (pthread_mutex_t *)&u->lock; /* all there is to change in a handle that is only read */
 	uint32_t total = 0;
 
+	/* The lock keeps a queue from being closed and freed while it is read. */
+	pthread_mutex_lock(lock);
 	for (uint32_t q = 0; q < UDPB_QUEUES_MAX; q++) {
 		if (u->queues[q])
 			total += atomic_load_explicit(&u->queues[q]->transmit.in_flight, memory_order_relaxed);
 	}
+	pthread_mutex_unlock(lock);
 	return total;
 }
 

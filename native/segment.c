@@ -53,9 +53,11 @@ static void store32(uint8_t *at, uint32_t value)
 static int whole(struct segment_source *source, uint8_t *bytes, const struct virtio_net_hdr *header)
 {
 	source->count = 1;
-	if (header->flags & VIRTIO_NET_HDR_F_NEEDS_CSUM)
-		return packet_finish_checksum(bytes, source->packet.length, header->csum_start, header->csum_offset);
-	return 0;
+	if (!(header->flags & VIRTIO_NET_HDR_F_NEEDS_CSUM))
+		return 0;
+	if (header->csum_start < source->packet.header_bytes) /* the IP header has been validated, and stays as it is */
+		return -EINVAL;
+	return packet_finish_checksum(bytes, source->packet.length, header->csum_start, header->csum_offset);
 }
 
 /* Which protocol a GSO type cuts in this IP version; 0 for none. */
@@ -78,16 +80,19 @@ static void sum_headers(struct segment_source *s)
 {
 	const struct packet *p = &s->packet;
 	const uint8_t *transport = p->bytes + s->transport;
-	uint64_t sum = checksum_pseudo(p->source, p->version == 4 ? 8 : 32, s->protocol, 0);
+	uint16_t partial = load16(transport + (s->protocol == IPPROTO_TCP ? TCP_CHECKSUM : UDP_CHECKSUM));
+	uint64_t sum;
 
-	sum = checksum_add(sum, transport, s->headers_bytes - s->transport);
 	/* RFC 1071: to take a word out of a sum, add its complement. */
+	if (s->transport == p->header_bytes)
+		sum = checksum_pseudo(p->source, p->version == 4 ? 8 : 32, s->protocol, 0);
+	else /* IPv6 extensions: a routing header has another destination, which the kernel's partial sum contains */
+		sum = partial + (uint64_t)(uint16_t)~htons((uint16_t)(p->length - s->transport));
+	sum = checksum_add(sum, transport, s->headers_bytes - s->transport) + (uint16_t)~partial;
 	if (s->protocol == IPPROTO_TCP) {
-		sum += (uint16_t)~load16(transport + TCP_CHECKSUM);
 		sum += (uint16_t)~load16(transport + TCP_OFFSET);
 		sum += (uint32_t)~load32(transport + TCP_SEQUENCE);
 	} else {
-		sum += (uint16_t)~load16(transport + UDP_CHECKSUM);
 		sum += (uint16_t)~load16(transport + UDP_LENGTH);
 	}
 	s->transport_sum = sum;
@@ -117,7 +122,8 @@ int segment_prepare(struct segment_source *source, uint8_t *bytes, const struct 
 	if (!source->protocol || !(header->flags & VIRTIO_NET_HDR_F_NEEDS_CSUM) || header->gso_size == 0 ||
 	    transport < packet->header_bytes || transport + (uint32_t)UDP_BYTES > packet->length)
 		return -EINVAL;
-	if (packet->version == 4 && transport != packet->header_bytes)
+	/* Only IPv6 extensions stand between the two headers; without any, the IP header names the protocol. */
+	if (transport == packet->header_bytes ? packet->protocol != source->protocol : packet->version == 4)
 		return -EINVAL;
 	transport_bytes = UDP_BYTES;
 	if (source->protocol == IPPROTO_TCP) {

@@ -94,6 +94,10 @@ int udpb_reclaim(struct udpb *u);
  * header, whose offloads are negotiated here, and a bound IPv4 UDP socket. Counters go on from where they stood. */
 int udpb_queue_open(struct udpb *u, uint32_t queue, int tun_fd, int udp_fd);
 
+/* Makes the TUN of which `tun_fd` is a queue choose queues by a fixed hash, so that a flow never changes its queue. For a
+ * TUN with several queues. Returns 0 or a negative errno (-EPERM: CAP_BPF is needed). */
+int udpb_steer(int tun_fd);
+
 /* Closes a queue: what it had not sent is counted as dropped. Not while it turns. */
 void udpb_queue_close(struct udpb *u, uint32_t queue);
 

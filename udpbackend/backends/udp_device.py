@@ -11,7 +11,7 @@ import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
-from udpbackend.dataplane.native import Dataplane
+from udpbackend.dataplane.native import Dataplane, steer
 from udpbackend.dataplane.pump import Pump
 from udpbackend.dataplane.tun import TunQueue, open_tun
 from udpbackend.dataplane.worker import Worker
@@ -69,6 +69,7 @@ class Device:
         try:
             changed = await self._link.configure(self._overlay)
             self._tuns += [open_tun(NAME) for _ in self._udp_fds[1:]]
+            self._steer()
             self._tuns[0].persist()  # last: a device that could not be configured vanishes with its fds
         except BaseException:
             self._close_tuns()
@@ -137,6 +138,10 @@ class Device:
     def _ended(self, why: str) -> None:
         log.warning("a queue of %s has ended: %s", NAME, why)
         self.lost.set()
+
+    def _steer(self) -> None:
+        if len(self._tuns) > 1 and (why := steer(self._tuns[0].fileno())) is not None:
+            log.warning("packets of one flow may overtake each other between the queues of %s: no BPF: %s", NAME, why)
 
     def _close_tuns(self) -> None:
         while self._tuns:

@@ -173,6 +173,12 @@ class Dataplane:
         return [_peer(rows[i]) for i in range(count)]
 
 
+def steer(tun_fd: int) -> str | None:
+    """Fixes which queue of a multi-queue TUN a flow goes to; the reason where the kernel does not let us."""
+    error = lib.udpb_steer(tun_fd)
+    return os.strerror(-error) if error else None
+
+
 def ended(result: int) -> str | None:
     """Why a queue can be turned no more, from what a turn or a run returned; None while it can."""
     if result < 0:
