@@ -11,6 +11,8 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 
 from udpbackend.dataplane.native import Dataplane, ended
 
@@ -43,6 +45,8 @@ class Worker:
         os.close(self._stop_fd)
 
     def _run(self) -> None:
+        with suppress(OSError):  # `top -H` shows it; Python before 3.14 does not tell the kernel a thread's name
+            Path(f"/proc/self/task/{threading.get_native_id()}/comm").write_text(threading.current_thread().name)
         # Signals are the main thread's: here they would only interrupt system calls.
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         why = ended(self._dataplane.run(self._queue, self._stop_fd))

@@ -1,0 +1,96 @@
+"""Several queues: packets flow through all of them, and no flow is reordered by that.
+
+Many UDP flows, each between addresses of its own, are sent at once; every receiver sees its flow's numbers ascend.
+"""
+
+import select
+import socket
+import struct
+import threading
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+import packets
+import pytest
+from conftest import judged
+
+FLOWS = 8
+NUMBER = struct.Struct("!II")
+SECONDS = 2.0
+PORT = 9000
+SO_RCVBUFFORCE = 33
+
+
+@pytest.fixture(scope="module")
+def overlay(able):
+    with judged(arguments=("--workers", "2")) as made:
+        yield made
+
+
+def threads_cpu(pid: int) -> dict[str, int]:
+    """Ticks of CPU by name of thread."""
+    ticks = {}
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        name, rest = (task / "stat").read_text().split("(", 1)[1].rsplit(")", 1)
+        fields = rest.split()
+        ticks[name] = ticks.get(name, 0) + int(fields[11]) + int(fields[12])
+    return ticks
+
+
+def send(senders: list[socket.socket], address: str, over: threading.Event) -> None:
+    number = 0
+    while not over.is_set():
+        for flow, sender in enumerate(senders):
+            sender.sendto(NUMBER.pack(flow, number), (address, PORT + flow))
+        number += 1
+        if number % 20 == 0:
+            time.sleep(0.001)  # a pace, not a wait: bursts of 160 packets
+
+
+def receive(receivers: list[socket.socket], arrived: list[list[int]], over: threading.Event) -> None:
+    while True:
+        ready = select.select(receivers, [], [], 0.5)[0]
+        if not ready and over.is_set():
+            return
+        for made in ready:
+            flow, number = NUMBER.unpack(made.recv(100))
+            arrived[flow].append(number)
+
+
+def test_no_flow_is_reordered(overlay):
+    a, b = overlay.lab.hosts
+    with ExitStack() as stack:
+        sources = [f"10.5.1.{20 + i}" for i in range(FLOWS)]
+        for source in sources:
+            a.pod.ip(f"address add {source}/24 dev eth0")
+        receivers = [stack.enter_context(packets.udp_socket(b.pod, b.pod_address, PORT + i)) for i in range(FLOWS)]
+        for made in receivers:
+            made.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 16 << 20)
+        senders = [stack.enter_context(packets.udp_socket(a.pod, source)) for source in sources]
+        arrived: list[list[int]] = [[] for _ in range(FLOWS)]
+        over = threading.Event()
+        before = threads_cpu(overlay.process(a).pid)
+        threads = [
+            threading.Thread(target=send, args=(senders, b.pod_address, over)),
+            threading.Thread(target=receive, args=(receivers, arrived, over)),
+        ]
+        for thread in threads:
+            thread.start()
+        over.wait(SECONDS)
+        over.set()
+        for thread in threads:
+            thread.join()
+        after = threads_cpu(overlay.process(a).pid)
+    for numbers in arrived:
+        assert len(numbers) > 1000
+        assert numbers == sorted(numbers)
+    # Both threads of the sending daemon have worked: the flows' addresses are spread over its queues.
+    assert {name for name in after if after[name] > before.get(name, 0)} >= {"udpb-0", "udpb-1"}
+
+
+def test_status_and_stop_work_as_ever(overlay):
+    for host in overlay.lab.hosts:
+        status = overlay.status(host)
+        assert status["verdict"]["state"] == "ready"
+        assert status["law"]["tx"]["unexplained"] == 0
