@@ -220,6 +220,11 @@ int udpb_queue_open(struct udpb *u, uint32_t queue, int tun_fd, int udp_fd)
 	return 0;
 }
 
+int udpb_queue_add_socket(struct udpb *u, uint32_t queue, int udp_fd)
+{
+	return queue < UDPB_QUEUES_MAX && u->queues[queue] ? queue_add_socket(u->queues[queue], udp_fd) : -EINVAL;
+}
+
 int udpb_steer(int tun_fd)
 {
 	return steer_attach(tun_fd);

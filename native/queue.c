@@ -92,7 +92,7 @@ int queue_open(const struct queue_parts *parts, struct queue **out)
 		return -ENOMEM;
 	memset(q, 0, sizeof(*q));
 	q->table = parts->table;
-	q->epoll_fd = q->timer_fd = -1;
+	q->epoll_fd = q->timer_fd = q->full_fd = -1;
 	q->arena = map_arena();
 	if (q->arena)
 		error = open_fds(q, parts);
@@ -117,6 +117,21 @@ void queue_close(struct queue *q)
 	free(q);
 }
 
+int queue_add_socket(struct queue *q, int udp_fd)
+{
+	struct udp_io *extra = &q->extra[q->extra_count];
+	int error;
+
+	if (q->extra_count == TRANSMIT_SOCKETS_MAX - 1)
+		return -ENOSPC;
+	error = udp_io_open(extra, udp_fd);
+	if (!error)
+		error = transmit_add_socket(&q->transmit, extra);
+	if (!error)
+		q->extra_count++;
+	return error;
+}
+
 uint32_t queue_offloads(const struct queue *q)
 {
 	return q->tun.offloads | (q->udp.segments_max > 1 ? UDPB_OFFLOAD_UDP_SEGMENT : 0) |
@@ -130,20 +145,30 @@ static void arm_timer(const struct queue *q, int64_t delay_ns)
 	timerfd_settime(q->timer_fd, 0, &when, NULL); /* setting it also takes an expiry back: the fd is not ready any more */
 }
 
-/* Makes the epoll set that of a full socket, or of one with room again. */
-static int set_blocked(struct queue *q, int blocked)
+/* Makes the epoll set wait for room in a full socket, or (-1) for packets again. */
+static int wait_for_room(struct queue *q, int fd)
 {
-	int error;
+	int error = 0;
 
-	if (blocked) /* a little later than the stall's end, so that one expiry is enough */
+	if (fd >= 0) /* a little later than the stall's end, so that one expiry is enough */
 		arm_timer(q, TRANSMIT_STALL_NS + SECOND_NS / 1000);
-	if (blocked == q->is_blocked)
+	if (fd == q->full_fd)
 		return 0;
-	q->is_blocked = blocked;
-	if (!blocked)
+	/* A socket that only sends is in the set only while it is full. */
+	if (q->full_fd >= 0)
+		error = q->full_fd == q->udp.fd ? watch(q, EPOLL_CTL_MOD, q->udp.fd, EPOLLIN)
+						: watch(q, EPOLL_CTL_DEL, q->full_fd, 0);
+	if (!error && fd >= 0)
+		error = fd == q->udp.fd ? watch(q, EPOLL_CTL_MOD, fd, EPOLLIN | EPOLLOUT)
+					: watch(q, EPOLL_CTL_ADD, fd, EPOLLOUT);
+	if (!error && q->full_fd < 0)
+		error = watch(q, EPOLL_CTL_DEL, q->tun.fd, 0);
+	if (!error && fd < 0) {
 		arm_timer(q, 0);
-	error = watch(q, EPOLL_CTL_MOD, q->udp.fd, blocked ? EPOLLIN | EPOLLOUT : EPOLLIN);
-	return error ? error : watch(q, blocked ? EPOLL_CTL_DEL : EPOLL_CTL_ADD, q->tun.fd, EPOLLIN);
+		error = watch(q, EPOLL_CTL_ADD, q->tun.fd, EPOLLIN);
+	}
+	q->full_fd = fd;
+	return error;
 }
 
 /* One batch each way under one table. Returns how many packets were found, or -errno when the TUN is gone. */
@@ -181,6 +206,8 @@ static int linger(const struct queue *q, int64_t wait_ns, int loop_fd)
 /* Takes the fds out of the epoll set, so that a dead TUN cannot keep the event loop awake. */
 static int retire(struct queue *q)
 {
+	if (q->full_fd >= 0 && q->full_fd != q->udp.fd)
+		epoll_ctl(q->epoll_fd, EPOLL_CTL_DEL, q->full_fd, NULL);
 	epoll_ctl(q->epoll_fd, EPOLL_CTL_DEL, q->tun.fd, NULL);
 	epoll_ctl(q->epoll_fd, EPOLL_CTL_DEL, q->udp.fd, NULL);
 	epoll_ctl(q->epoll_fd, EPOLL_CTL_DEL, q->timer_fd, NULL);
@@ -198,8 +225,8 @@ int queue_turn(struct queue *q, int64_t budget_ns, int64_t linger_ns, int loop_f
 
 		if (found < 0)
 			return retire(q);
-		if (transmit_blocked(&q->transmit) || q->is_blocked) {
-			error = set_blocked(q, transmit_blocked(&q->transmit));
+		if (transmit_blocked(&q->transmit) || q->full_fd >= 0) {
+			error = wait_for_room(q, transmit_blocked(&q->transmit) ? q->transmit.full_fd : -1);
 			if (error)
 				return error;
 		}

@@ -16,10 +16,12 @@ struct queue {
 	_Atomic uint64_t generation __attribute__((aligned(64)));
 	struct table *_Atomic *table; /* borrowed; where the published table stands */
 	int epoll_fd, timer_fd;
-	int is_blocked; /* the epoll set is that of a full socket */
+	int full_fd; /* the socket whose room the epoll set waits for, or -1 */
 	void *arena;    /* of both directions */
 	struct tun_io tun;
 	struct udp_io udp;
+	struct udp_io extra[TRANSMIT_SOCKETS_MAX - 1]; /* they only send */
+	uint32_t extra_count;
 	struct transmit transmit;
 	struct receive receive;
 };
@@ -34,6 +36,9 @@ struct queue_parts {
 
 int queue_open(const struct queue_parts *parts, struct queue **out); /* 0 or -errno */
 void queue_close(struct queue *queue);
+
+/* Adds a socket that only sends, on a port of its own (borrowed). Not while the queue turns. 0 or -errno. */
+int queue_add_socket(struct queue *queue, int udp_fd);
 
 uint32_t queue_offloads(const struct queue *queue); /* UDPB_OFFLOAD_* in use */
 

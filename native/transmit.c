@@ -1,9 +1,7 @@
 /* transmit: see transmit.h.
  *
- * Theory of operation. A batch of packets is read one behind the other into the arena and validated. `compose` turns what
- * is not sent yet into datagrams (headers of their own, payload where it was read) and joins neighbours of equal size to
- * one peer, whatever packet or flow they come from, into *runs*: one message each, cut by the kernel. All messages go out
- * in one call. The *position* is how far the batch is sent; it moves only when the kernel has taken a message or the
+ * Theory of operation. A batch of packets is read one behind the other into the arena and validated. What is not sent yet
+ * is composed into messages (transmit_compose.c), and they go out in one call. The *position* is how far the batch is sent; it moves only when the kernel has taken a message or the
  * datagrams are dropped and counted, and after any refusal the rest is composed anew from there. So nothing is sent twice
  * and nothing is lost uncounted.
  *
@@ -14,6 +12,7 @@
 #include "transmit.h"
 
 #include <errno.h>
+#include <netinet/in.h>
 #include <string.h>
 
 static const enum stat_id fault_counter[] = {
@@ -29,11 +28,39 @@ void transmit_init(struct transmit *t, const struct tun_io *tun, struct udp_io *
 {
 	memset(t, 0, sizeof(*t));
 	t->tun = tun;
-	t->udp = udp;
+	t->udp[t->udp_count++] = udp;
 	t->stats = stats;
 	t->local_address_be = config->local_address_be;
 	t->arena = arena;
 	answer_init(&t->answer, tun, stats, config);
+}
+
+int transmit_add_socket(struct transmit *t, struct udp_io *udp)
+{
+	if (t->udp_count == TRANSMIT_SOCKETS_MAX)
+		return -ENOSPC;
+	t->udp[t->udp_count++] = udp;
+	return 0;
+}
+
+/* The socket of a packet's flow: by its addresses, and for TCP by its ports. (Fragments of UDP have none, and must stay
+ * with the rest of their flow; steer.c does the same for queues.) */
+static struct udp_io *choose_socket(const struct transmit *t, const struct packet *p)
+{
+	const uint8_t *at = p->source, *end = at + (p->version == 4 ? 8 : 32);
+	uint32_t hash = 0, word;
+
+	if (t->udp_count == 1)
+		return t->udp[0];
+	for (; at < end; at += sizeof(word)) {
+		memcpy(&word, at, sizeof(word));
+		hash ^= word;
+	}
+	if (p->protocol == IPPROTO_TCP && p->length >= p->header_bytes + sizeof(word)) {
+		memcpy(&word, p->bytes + p->header_bytes, sizeof(word));
+		hash ^= word;
+	}
+	return t->udp[((hash * 0x9e3779b1U) >> 16) % t->udp_count];
 }
 
 /* Segments from the position on. */
@@ -90,6 +117,7 @@ static size_t accept_packet(struct transmit *t, uint8_t *bytes, size_t length, c
 	enum packet_fault fault = packet_parse(bytes, length, &packet);
 
 	if (fault == PACKET_OK && segment_prepare(&it->source, bytes, &packet, header) == 0) {
+		it->udp = choose_socket(t, &packet);
 		t->count++;
 		stats_add(t->stats, STAT_tx_received, it->source.count);
 		return (length + 63) & ~(size_t)63;
@@ -118,102 +146,6 @@ static void route(struct transmit *t, const struct table *table, int64_t now_ns)
 		if (i == t->position.packet)
 			t->position.segment = t->cut_done_bytes = 0;
 	}
-}
-
-/* Bytes that an inner packet to this peer may have. */
-static uint32_t room_for(const struct peer *peer, int64_t now_ns)
-{
-	uint32_t mtu = peer_path_mtu(peer, now_ns);
-
-	return mtu == UINT32_MAX ? mtu : mtu - UDP_IO_OVERHEAD_BYTES;
-}
-
-/* Begins a run with a datagram of this length. */
-static struct transmit_run *begin_run(struct transmit *t, struct peer *peer, uint32_t bytes)
-{
-	uint32_t number = t->runs_count++;
-	struct transmit_run *run = &t->runs[number];
-
-	*run = (struct transmit_run){ .peer = peer, .datagram_bytes = bytes, .first_iov = t->iov_count };
-	t->addresses[number] = (struct sockaddr_in){
-		.sin_family = AF_INET,
-		.sin_port = peer->port_be,
-		.sin_addr.s_addr = peer->address_be,
-	};
-	return run;
-}
-
-/* Whether a datagram can be the run's next: its predecessors are all of one length, and it is no longer. */
-static int joins(const struct transmit *t, const struct transmit_run *run, const struct peer *peer, uint32_t bytes)
-{
-	return run && run->peer == peer && bytes <= run->datagram_bytes && run->datagrams < t->udp->segments_max &&
-	       run->bytes == run->datagrams * run->datagram_bytes && run->bytes + bytes <= UDP_IO_RUN_BYTES;
-}
-
-static void add_slices(struct transmit *t, const struct segment *segment)
-{
-	if (segment->headers_bytes > 0)
-		t->iov[t->iov_count++] = (struct iovec){
-			.iov_base = t->headers[t->datagrams_count],
-			.iov_len = segment->headers_bytes,
-		};
-	t->iov[t->iov_count++] = (struct iovec){
-		.iov_base = (void *)(uintptr_t)segment->payload,
-		.iov_len = segment->payload_bytes,
-	};
-	t->datagrams_count++;
-}
-
-static void finish_messages(struct transmit *t)
-{
-	for (uint32_t i = 0; i < t->runs_count; i++) {
-		const struct transmit_run *run = &t->runs[i];
-		uint32_t end = i + 1 < t->runs_count ? t->runs[i + 1].first_iov : t->iov_count;
-
-		t->messages[i] = (struct mmsghdr){ .msg_hdr = {
-			.msg_name = &t->addresses[i],
-			.msg_namelen = sizeof(t->addresses[i]),
-			.msg_iov = &t->iov[run->first_iov],
-			.msg_iovlen = end - run->first_iov,
-		} };
-		if (run->datagrams > 1)
-			udp_io_set_segment(&t->messages[i].msg_hdr, &t->controls[i], (uint16_t)run->datagram_bytes);
-	}
-}
-
-/* Makes messages of what comes after the position: until the batch ends, there is no more room, or a packet does not fit
- * its path. */
-static void compose(struct transmit *t, int64_t now_ns)
-{
-	struct transmit_position at = t->position;
-	struct transmit_run *run = NULL;
-
-	t->runs_count = t->datagrams_count = t->iov_count = 0;
-	for (; at.packet < t->count && t->datagrams_count < TRANSMIT_DATAGRAMS; at.packet++, at.segment = 0) {
-		const struct transmit_packet *it = &t->packets[at.packet];
-
-		if (it->source.count == 0)
-			continue;
-		if (segment_longest(&it->source) > room_for(it->peer, now_ns))
-			break;
-		while (at.segment < it->source.count && t->datagrams_count < TRANSMIT_DATAGRAMS) {
-			struct segment segment;
-			uint32_t bytes;
-
-			segment_make(&it->source, at.segment, t->headers[t->datagrams_count], &segment);
-			bytes = segment.headers_bytes + segment.payload_bytes;
-			if (!joins(t, run, it->peer, bytes))
-				run = begin_run(t, it->peer, bytes);
-			add_slices(t, &segment);
-			run->datagrams++;
-			run->bytes += bytes;
-			at.segment++;
-			run->end = at;
-		}
-		if (at.segment < it->source.count)
-			break;
-	}
-	finish_messages(t);
 }
 
 static void count_sent(struct transmit *t, struct peer *peer, uint32_t packets, uint32_t bytes)
@@ -252,7 +184,7 @@ static bool learn_path_mtu(struct transmit *t, struct peer *peer, uint32_t bytes
 		.sin_port = peer->port_be,
 		.sin_addr.s_addr = peer->address_be,
 	};
-	int mtu = t->udp->path_mtu(t->local_address_be, &address);
+	int mtu = t->udp[0]->path_mtu(t->local_address_be, &address);
 
 	if (mtu <= UDP_IO_OVERHEAD_BYTES || (uint32_t)mtu >= bytes + UDP_IO_OVERHEAD_BYTES)
 		return false;
@@ -264,7 +196,7 @@ static bool learn_path_mtu(struct transmit *t, struct peer *peer, uint32_t bytes
 /* The kernel refused the first message not yet taken. Either the batch is to be composed anew, or its datagrams go. */
 static void refused(struct transmit *t, const struct transmit_run *run, int error, int64_t now_ns)
 {
-	if (udp_io_downgrade(t->udp, run->datagrams, error)) {
+	if (udp_io_downgrade(run->udp, run->datagrams, error)) {
 		stats_add(t->stats, STAT_tx_gso_refused, 1);
 		return;
 	}
@@ -284,10 +216,17 @@ static int send_runs(struct transmit *t, int64_t now_ns)
 	uint32_t done = 0;
 
 	while (done < t->runs_count) {
-		int sent = udp_io_send(t->udp, &t->messages[done], t->runs_count - done);
+		struct udp_io *udp = t->runs[done].udp;
+		uint32_t end = done + 1;
+		int sent;
 
-		if (sent == -EAGAIN)
+		while (end < t->runs_count && t->runs[end].udp == udp)
+			end++;
+		sent = udp_io_send(udp, &t->messages[done], end - done);
+		if (sent == -EAGAIN) {
+			t->full_fd = udp->fd;
 			return sent;
+		}
 		if (sent < 0) {
 			refused(t, &t->runs[done], sent, now_ns);
 			return 0;
@@ -304,8 +243,9 @@ static int send_runs(struct transmit *t, int64_t now_ns)
 	return 0;
 }
 
-static int send_fragment(struct transmit *t, struct peer *peer, struct packet_fragment *fragment)
+static int send_fragment(const struct transmit_packet *it, struct packet_fragment *fragment)
 {
+	const struct peer *peer = it->peer;
 	struct sockaddr_in address = {
 		.sin_family = AF_INET,
 		.sin_port = peer->port_be,
@@ -322,13 +262,14 @@ static int send_fragment(struct transmit *t, struct peer *peer, struct packet_fr
 		.msg_iovlen = 2,
 	} };
 
-	return udp_io_send(t->udp, &message, 1);
+	return udp_io_send(it->udp, &message, 1);
 }
 
 /* Sends a packet as fragments. Returns 0 when it is dealt with, -EAGAIN when the socket is full; how far it got is then
  * remembered. One call a fragment: this is not the fast path. */
-static int send_cut(struct transmit *t, struct peer *peer, const struct packet *p, int64_t now_ns)
+static int send_cut(struct transmit *t, const struct transmit_packet *it, const struct packet *p, int64_t now_ns)
 {
+	struct peer *peer = it->peer;
 	struct packet_fragment fragment;
 	int more, error = 0;
 	uint32_t done;
@@ -337,10 +278,12 @@ static int send_cut(struct transmit *t, struct peer *peer, const struct packet *
 		t->cut_done_bytes = 0;
 	t->cut_address_be = peer->address_be;
 	done = t->cut_done_bytes;
-	while ((more = packet_next_fragment(p, room_for(peer, now_ns), &done, &fragment)) == 1) {
-		error = send_fragment(t, peer, &fragment);
-		if (error == -EAGAIN)
+	while ((more = packet_next_fragment(p, transmit_room(peer, now_ns), &done, &fragment)) == 1) {
+		error = send_fragment(it, &fragment);
+		if (error == -EAGAIN) {
+			t->full_fd = it->udp->fd;
 			return error;
+		}
 		if (error == -EMSGSIZE && learn_path_mtu(t, peer, fragment.header_bytes + fragment.payload_bytes, now_ns)) {
 			done = t->cut_done_bytes;
 			continue;
@@ -369,7 +312,7 @@ static int send_too_big(struct transmit *t, int64_t now_ns)
 {
 	struct transmit_packet *it = &t->packets[t->position.packet];
 	uint8_t *whole = t->arena + TRANSMIT_ARENA_BYTES - 65536;
-	uint32_t room = room_for(it->peer, now_ns);
+	uint32_t room = transmit_room(it->peer, now_ns);
 	struct segment segment;
 	struct packet packet;
 	int error = 0;
@@ -385,7 +328,7 @@ static int send_too_big(struct transmit *t, int64_t now_ns)
 	memcpy(whole + segment.headers_bytes, segment.payload, segment.payload_bytes);
 	/* What we read was valid, so what we made of it is. */
 	(void)packet_parse(whole, segment.headers_bytes + segment.payload_bytes, &packet);
-	error = send_cut(t, it->peer, &packet, now_ns);
+	error = send_cut(t, it, &packet, now_ns);
 	if (error == 0 && ++t->position.segment == it->source.count)
 		next_packet(t);
 	return error;
@@ -406,7 +349,7 @@ static void dispatch(struct transmit *t, const struct table *table, int64_t now_
 			next_packet(t);
 			continue;
 		}
-		compose(t, now_ns);
+		transmit_compose(t, now_ns);
 		error = t->runs_count > 0 ? send_runs(t, now_ns) : send_too_big(t, now_ns);
 	}
 	if (error == 0) {

@@ -19,12 +19,14 @@
 #define TRANSMIT_DATAGRAMS 256        /* composed at once */
 #define TRANSMIT_STALL_NS 100000000LL /* a full socket may hold a batch for this long */
 #define TRANSMIT_PATH_MTU_NS 600000000000LL /* RFC 1191, 6.3: ten minutes; Linux's own memory is as long */
+#define TRANSMIT_SOCKETS_MAX 16
 #define TRANSMIT_ARENA_BYTES (TRANSMIT_BATCH_BYTES + 2 * 65536)
 
 /* One packet of the batch. */
 struct transmit_packet {
 	struct segment_source source;
-	struct peer *peer; /* valid inside one call: the table may be swapped between two. NULL: dropped */
+	struct peer *peer;   /* valid inside one call: the table may be swapped between two. NULL: dropped */
+	struct udp_io *udp;  /* the socket of its flow */
 };
 
 /* How far the batch is sent: everything before segment `segment` of packet `packet`. */
@@ -35,6 +37,7 @@ struct transmit_position {
 /* One message to the socket: equal datagrams to one peer, the last may be shorter. */
 struct transmit_run {
 	struct peer *peer;
+	struct udp_io *udp;
 	struct transmit_position end; /* of the batch after it */
 	uint32_t datagrams, bytes, datagram_bytes;
 	uint32_t first_iov;
@@ -43,8 +46,9 @@ struct transmit_run {
 
 struct transmit {
 	const struct tun_io *tun; /* borrowed, as are the next two */
-	struct udp_io *udp;
+	struct udp_io *udp[TRANSMIT_SOCKETS_MAX]; /* the first is also the one that receives */
 	struct stats *stats;
+	uint32_t udp_count;
 	struct answer answer;
 	uint32_t local_address_be;
 	uint8_t *arena; /* TRANSMIT_ARENA_BYTES of packets as read, and as much for a segment to be cut; owned */
@@ -54,6 +58,7 @@ struct transmit {
 	uint32_t cut_done_bytes;  /* payload of the segment at `position` that has left as fragments */
 	uint32_t cut_address_be;  /* ... to this peer */
 	int64_t blocked_since_ns; /* when the socket last refused without taking any; 0 when it is not full */
+	int full_fd;              /* the socket that refused, while blocked */
 	_Atomic uint32_t in_flight; /* segments still to be sent, for other threads, when a call ends */
 	struct transmit_packet packets[TRANSMIT_PACKETS];
 
@@ -71,6 +76,10 @@ struct transmit {
 void transmit_init(struct transmit *t, const struct tun_io *tun, struct udp_io *udp, struct stats *stats,
 		   const struct udpb_config *config, uint8_t *arena);
 
+/* Adds a socket with a source port of its own (borrowed): flows are spread over all sockets, each flow stays on one. Not
+ * while blocked. Returns 0 or -ENOSPC. */
+int transmit_add_socket(struct transmit *t, struct udp_io *udp);
+
 /* Counts what still waits as dropped. */
 void transmit_release(struct transmit *t);
 
@@ -80,6 +89,13 @@ int transmit_batch(struct transmit *t, const struct table *table, int64_t now_ns
 
 /* Tries again what waits for the socket; drops it when it has waited too long. */
 void transmit_resume(struct transmit *t, const struct table *table, int64_t now_ns);
+
+/* Bytes that an inner packet to this peer may have, as far as its path's MTU is known. */
+uint32_t transmit_room(const struct peer *peer, int64_t now_ns);
+
+/* Makes `runs` and `messages` of what comes after the position: until the batch ends, there is no more room, or a packet
+ * does not fit its path. (transmit_compose.c; for transmit.c.) */
+void transmit_compose(struct transmit *t, int64_t now_ns);
 
 static inline int transmit_blocked(const struct transmit *t)
 {

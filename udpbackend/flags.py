@@ -42,6 +42,7 @@ FLAGS = {
     "static-subnets": Flag("static_subnets", "FILE", "JSON file with the network and its nodes; required"),
     "node-name": Flag("node_name", "NAME", "this host's name in that file (default: found by its address)"),
     "workers": Flag("workers", "N", "threads that move packets, or auto; 0 (default): the event loop does"),
+    "source-ports": Flag("source_ports", "N", "further UDP ports to send from, chosen by flow (default 0)"),
     "source-check": Flag("source_check", "HOW", "what a received packet must show: subnet (default), peer or off"),
     "status-socket": Flag("status_socket", "FILE", "where `status` asks (default: the subnet file ending in .sock)"),
     "v": Flag("verbosity", "LEVEL", "log verbosity, from 0 (default) upwards"),

@@ -24,6 +24,9 @@ ANY_ADDRESS = IPv4Address(0)
 WORKERS_MAX = 16
 """As many queues as the dataplane has."""
 
+SOURCE_PORTS_MAX = 15
+"""As many sockets as a queue takes beside its own."""
+
 SOCKET_PATH_BYTES = 107
 """The longest name of a UNIX socket: sun_path without its final zero byte."""
 
@@ -75,6 +78,9 @@ class Settings:
 
     workers: int = 0
     """Threads that turn a queue each, 0 to 16; with 0 the event loop turns the only queue."""
+
+    source_ports: int = 0
+    """Further UDP ports to send from, 0 to 15, so that the receiver's card and kernel can spread flows."""
 
     status_socket: Path = Path()
     """Where `status` asks the daemon. Left empty: the subnet file's name, ending in .sock."""
@@ -157,6 +163,10 @@ def _workers(text: str) -> int:
     return _whole(text, WORKERS_MAX, f"expected auto or a number from 0 to {WORKERS_MAX}")
 
 
+def _source_ports(text: str) -> int:
+    return _whole(text, SOURCE_PORTS_MAX, f"expected a number from 0 to {SOURCE_PORTS_MAX}")
+
+
 def auto_workers(cores: int) -> int:
     """What `--workers auto` means on a host of so many cores.
 
@@ -188,5 +198,6 @@ READERS: dict[str, Callable[[str], Any]] = {
     "node_name": str,
     "source_check": _source_check,
     "workers": _workers,
+    "source_ports": _source_ports,
     "status_socket": _path,
 }

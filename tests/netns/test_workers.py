@@ -13,7 +13,9 @@ from pathlib import Path
 
 import packets
 import pytest
-from conftest import judged
+
+from bench.lab.daemon import Overlay
+from bench.lab.topology import Lab
 
 FLOWS = 8
 NUMBER = struct.Struct("!II")
@@ -24,8 +26,10 @@ SO_RCVBUFFORCE = 33
 
 @pytest.fixture(scope="module")
 def overlay(able):
-    with judged(arguments=("--workers", "2")) as made:
+    with Lab(2) as lab, Overlay(lab, "--workers", "2", "--source-ports", "3") as made:
+        made.start_all()
         yield made
+        made.stop_all()
 
 
 def threads_cpu(pid: int) -> dict[str, int]:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 
 from udpbackend.backends.udp_config import UdpOptions
-from udpbackend.backends.udp_device import Device, refuse_others_device
+from udpbackend.backends.udp_device import Device, Plan, refuse_others_device
 from udpbackend.dataplane.native import CounterInfo, Dataplane, PeerCounters, counter_infos, pack_route
 from udpbackend.dataplane.tun import check_tun_access
 from udpbackend.errors import ConfigError, HostError
@@ -87,7 +87,10 @@ class UdpBackend:
         self._local: tuple[IPv4Address, ...] = ()
         self._own: Lease | None = None
         self._snapshot: Snapshot | None = None
+        self._source_ports = settings.source_ports
         self._sockets: list[socket.socket] = []
+        self._senders: list[socket.socket] = []
+        """These only send: what a stranger sends to their ports is never read."""
         self._dataplane: Dataplane | None = None
         self._overlay: Overlay | None = None
         self._device: Device | None = None
@@ -107,6 +110,8 @@ class UdpBackend:
         check_tun_access()
         await refuse_others_device(self._link)
         self._sockets = _bind(self._endpoint.address, self.options.port, max(1, self._workers))
+        for _ in range(self._source_ports):
+            self._senders.append(_bound(self._endpoint.address, 0, share=False))
 
     async def start(self, lease: Lease, snapshot: Snapshot) -> None:
         """Makes or takes over flannel0, publishes the routes and lets packets flow."""
@@ -118,13 +123,8 @@ class UdpBackend:
         self._dataplane = Dataplane(
             tun_mtu=self.mtu, tun_address=base, local_address=self._endpoint.address, source_check=self._source_check
         )
-        self._device = Device(
-            self._link,
-            self._overlay,
-            self._dataplane,
-            [bound.fileno() for bound in self._sockets],
-            workers=self._workers > 0,
-        )
+        queues, senders = ([bound.fileno() for bound in group] for group in (self._sockets, self._senders))
+        self._device = Device(self._link, self._overlay, self._dataplane, Plan(queues, senders, self._workers > 0))
         await self._device.open()
         self._local = await local_addresses(self._netlink)
         await self.apply(snapshot)
@@ -157,8 +157,9 @@ class UdpBackend:
         if self._dataplane is not None:
             self._dataplane.close()
             self._dataplane = None
-        while self._sockets:
-            self._sockets.pop().close()
+        for bound in (*self._sockets, *self._senders):
+            bound.close()
+        self._sockets, self._senders = [], []
 
     async def undo(self) -> None:
         """After `stop`: takes back what a `start` that failed has made on the machine."""

@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 from udpbackend.dataplane.native import Dataplane, steer
 from udpbackend.dataplane.pump import Pump
@@ -35,26 +36,29 @@ async def refuse_others_device(link: OverlayLink) -> bool:
     return state.presence is Presence.ABSENT
 
 
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The queues there are to be; the fds are borrowed until the device is closed."""
+
+    udp_fds: Sequence[int]
+    """One queue for each."""
+    sender_fds: Sequence[int]
+    """Sockets that all queues send from as well."""
+    workers: bool
+    """Whether the queues have threads of their own; otherwise there is one, on the event loop."""
+
+
 class Device:
     """`open`, `start`, then `repair` as often as one likes, `close`; `remove` takes an `open` back."""
 
-    def __init__(
-        self,
-        link: OverlayLink,
-        overlay: Overlay,
-        dataplane: Dataplane,
-        udp_fds: Sequence[int],
-        *,
-        workers: bool,
-    ) -> None:
-        """One queue for each of `udp_fds` (borrowed until `close`), on threads with `workers`, else on the loop."""
+    def __init__(self, link: OverlayLink, overlay: Overlay, dataplane: Dataplane, plan: Plan) -> None:
         self._link = link
         self._overlay = overlay
         self._dataplane = dataplane
-        self._udp_fds = udp_fds
-        self._workers = workers
+        self._plan = plan
         self._tuns: list[TunQueue] = []
         self._turners: list[Pump | Worker] = []
+        self._handing = asyncio.Lock()  # a queue that is lent is not closed, and a closed one not lent
         self._made = False
         self._started_at = 0.0
         self.lost = asyncio.Event()
@@ -68,7 +72,7 @@ class Device:
         self._tuns.append(open_tun(NAME, new=absent))
         try:
             changed = await self._link.configure(self._overlay)
-            self._tuns += [open_tun(NAME) for _ in self._udp_fds[1:]]
+            self._tuns += [open_tun(NAME) for _ in self._plan.udp_fds[1:]]
             self._steer()
             self._tuns[0].persist()  # last: a device that could not be configured vanishes with its fds
         except BaseException:
@@ -84,28 +88,28 @@ class Device:
             raise HostError(f"{NAME} is not open")
         self.lost.clear()
         self._started_at = asyncio.get_running_loop().time()
-        for queue, (tun, udp_fd) in enumerate(zip(self._tuns, self._udp_fds, strict=True)):
+        for queue, (tun, udp_fd) in enumerate(zip(self._tuns, self._plan.udp_fds, strict=True)):
             self._dataplane.open_queue(queue, tun.fileno(), udp_fd)
-            turner = (Worker if self._workers else Pump)(self._dataplane, queue, self._ended)
+            for sender_fd in self._plan.sender_fds:
+                self._dataplane.add_socket(queue, sender_fd)
+            turner = (Worker if self._plan.workers else Pump)(self._dataplane, queue, self._ended)
             self._turners.append(turner)
             turner.start()
 
     @asynccontextmanager
     async def lent(self) -> AsyncIterator[None]:
         """While the loop's Python has long work, a thread turns the queue in its place."""
-        if self._workers or not self._turners:
-            yield
-            return
-        pump, worker = self._turners[0], Worker(self._dataplane, 0, self._ended)
-        await pump.stop()
-        worker.start()
-        self._turners = [worker]
-        try:
-            yield
-        finally:
-            if self._turners == [worker]:  # else the device was closed meanwhile, and all with it
+        async with self._handing:
+            if self._plan.workers or not self._turners:
+                yield
+                return
+            pump, worker = self._turners[0], Worker(self._dataplane, 0, self._ended)
+            await pump.stop()
+            worker.start()
+            try:
+                yield
+            finally:
                 await worker.stop()
-                self._turners = [pump]
                 pump.start()
 
     async def repair(self) -> None:
@@ -124,11 +128,12 @@ class Device:
 
     async def close(self) -> None:
         """Stops packets; flannel0 itself stays, with its address and routes."""
-        turners, self._turners = self._turners, []
-        for queue, turner in enumerate(turners):
-            await turner.stop()
-            self._dataplane.close_queue(queue)
-        self._close_tuns()
+        async with self._handing:
+            turners, self._turners = self._turners, []
+            for queue, turner in enumerate(turners):
+                await turner.stop()
+                self._dataplane.close_queue(queue)
+            self._close_tuns()
 
     async def remove(self) -> None:
         """After `close`: deletes flannel0 if this process has made it."""

@@ -128,6 +128,10 @@ class Dataplane:
         """Opens a queue on two non-blocking fds that outlive it."""
         _check(lib.udpb_queue_open(self._handle, queue, tun_fd, udp_fd), "open a queue on flannel0")
 
+    def add_socket(self, queue: int, udp_fd: int) -> None:
+        """Lets an open queue send from one more socket, which outlives it."""
+        _check(lib.udpb_queue_add_socket(self._handle, queue, udp_fd), "send from another port")
+
     def close_queue(self, queue: int) -> None:
         """Closes a queue; never while it turns."""
         lib.udpb_queue_close(self._handle, queue)
