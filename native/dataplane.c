@@ -249,9 +249,15 @@ int udpb_queue_fd(const struct udpb *u, uint32_t queue)
 	return queue < UDPB_QUEUES_MAX && u->queues[queue] ? u->queues[queue]->epoll_fd : -EINVAL;
 }
 
-uint32_t udpb_queue_offloads(const struct udpb *u, uint32_t queue)
+uint32_t udpb_queue_offloads(struct udpb *u, uint32_t queue)
 {
-	return queue < UDPB_QUEUES_MAX && u->queues[queue] ? queue_offloads(u->queues[queue]) : 0;
+	uint32_t offloads = 0;
+
+	pthread_mutex_lock(&u->lock); /* as in udpb_in_flight */
+	if (queue < UDPB_QUEUES_MAX && u->queues[queue])
+		offloads = queue_offloads(u->queues[queue]);
+	pthread_mutex_unlock(&u->lock);
+	return offloads;
 }
 
 int udpb_turn(struct udpb *u, uint32_t queue, int64_t budget_ns, int64_t linger_ns, int loop_fd)
@@ -299,18 +305,17 @@ int udpb_last_errno(const struct udpb *u)
 	return 0;
 }
 
-uint32_t udpb_in_flight(const struct udpb *u)
+uint32_t udpb_in_flight(struct udpb *u)
 {
-	pthread_mutex_t *lock = (pthread_mutex_t *)&u->lock; /* all there is to change in a handle that is only read */
 	uint32_t total = 0;
 
 	/* The lock keeps a queue from being closed and freed while it is read. */
-	pthread_mutex_lock(lock);
+	pthread_mutex_lock(&u->lock);
 	for (uint32_t q = 0; q < UDPB_QUEUES_MAX; q++) {
 		if (u->queues[q])
 			total += atomic_load_explicit(&u->queues[q]->transmit.in_flight, memory_order_relaxed);
 	}
-	pthread_mutex_unlock(lock);
+	pthread_mutex_unlock(&u->lock);
 	return total;
 }
 

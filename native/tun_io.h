@@ -5,6 +5,7 @@
 #ifndef UDPB_TUN_IO_H
 #define UDPB_TUN_IO_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -14,7 +15,7 @@
 
 struct tun_io {
 	int fd;
-	uint32_t offloads; /* UDPB_OFFLOAD_* of what the TUN gives us and takes from us; may shrink */
+	_Atomic uint32_t offloads; /* UDPB_OFFLOAD_* of what the TUN gives and takes; may shrink; any thread may read it */
 	ssize_t (*readv)(int fd, const struct iovec *iov, int count);  /* a test puts its own here */
 	ssize_t (*writev)(int fd, const struct iovec *iov, int count);
 };

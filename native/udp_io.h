@@ -7,6 +7,7 @@
 #define UDPB_UDP_IO_H
 
 #include <netinet/in.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/socket.h>
@@ -18,7 +19,7 @@
 
 struct udp_io {
 	int fd;
-	uint32_t segments_max; /* datagrams that one message may be cut into; 1: no UDP_SEGMENT. May shrink */
+	_Atomic uint32_t segments_max; /* datagrams that one message may be cut into; 1: no UDP_SEGMENT. As offloads of tun_io */
 	uint32_t segments_doubted; /* what segments_max was before a downgrade that no message has confirmed yet; or 0 */
 	bool gro;              /* the kernel may hand over several datagrams as one */
 	int (*recvmmsg)(int fd, struct mmsghdr *messages, unsigned int count, int flags, struct timespec *timeout);

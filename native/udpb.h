@@ -109,7 +109,7 @@ void udpb_queue_close(struct udpb *u, uint32_t queue);
 int udpb_queue_fd(const struct udpb *u, uint32_t queue);
 
 /* Offloads in use on the queue, UDPB_OFFLOAD_*; a kernel that refuses one at run time makes them fewer. */
-uint32_t udpb_queue_offloads(const struct udpb *u, uint32_t queue);
+uint32_t udpb_queue_offloads(struct udpb *u, uint32_t queue);
 
 /* Moves packets both ways until there is none left for `linger_ns`, or `budget_ns` is used up. The wait of the linger
  * ends early when `loop_fd` (the event loop's own epoll fd, or -1) has other work. Returns UDPB_TURN_* or a negative
@@ -128,7 +128,7 @@ int udpb_counter_info(uint32_t counter, struct udpb_counter *out);
 int udpb_read_counters(const struct udpb *u, uint64_t *values, uint32_t count);
 
 /* Packets taken from flannel0 and not yet accepted by the UDP socket. */
-uint32_t udpb_in_flight(const struct udpb *u);
+uint32_t udpb_in_flight(struct udpb *u);
 
 /* The last errno behind a counter that names none of its own; 0 for none. */
 int udpb_last_errno(const struct udpb *u);

@@ -20,8 +20,10 @@ static inline bool check_count(bool ok, unsigned long *failed_here, const char *
 		return true;
 	}
 	check_failed++;
-	if (++*failed_here == 1)
+	if (++*failed_here == 1) {
 		printf("%s:%d: failed: %s\n", file, line, what);
+		fflush(stdout); /* a sanitizer may end the program */
+	}
 	return false;
 }
 

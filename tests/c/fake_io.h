@@ -9,8 +9,8 @@
 #define FAKE_IO_H
 
 #include <errno.h>
-#include <linux/virtio_net.h>
 #include <netinet/in.h>
+#include <netinet/udp.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -18,12 +18,14 @@
 #include "tun_io.h"
 #include "udp_io.h"
 
-#define FAKE_ITEMS 512
+#define FAKE_ITEMS 1024
 #define FAKE_FAULTS 8
 
 struct fake_item {
 	struct virtio_net_hdr header; /* a TUN's */
 	struct sockaddr_in address;   /* a datagram's */
+	int segment;                  /* several datagrams received as one: how long each is; 0 for one */
+	uint32_t packets;             /* what it is to count as; a super-packet is several */
 	uint8_t *bytes;
 	size_t length;
 };
@@ -42,6 +44,9 @@ struct fake_stream {
 static struct {
 	struct fake_stream tun_in, tun_out, udp_in, udp_out;
 	uint32_t udp_per_call;    /* sendmmsg takes no more at once; 0 for all */
+	uint32_t udp_segments_max; /* in one message: more are refused with `udp_segments_error`; 0 for any number */
+	int udp_segments_error;
+	uint32_t udp_messages;    /* sent */
 	size_t udp_longest_bytes; /* sendmmsg answers EMSGSIZE to a longer datagram; 0 for none */
 	int path_mtu;             /* the kernel's answer, or -errno */
 	uint32_t path_mtu_calls;
@@ -59,6 +64,7 @@ static inline void fake_keep(struct fake_stream *stream, const void *bytes, size
 	stream->count++;
 	item->bytes = malloc(length + !length);
 	item->length = length;
+	item->packets = 1;
 	memcpy(item->bytes, bytes, length);
 	if (header)
 		item->header = *header;
@@ -77,7 +83,23 @@ static inline void fake_reset(void)
 	fake.path_mtu = 1500;
 }
 
-/* The stream's next call fails with `error` once `at` items have been moved, `times` times in a row. In order of `at`. */
+/* The item put in last. */
+static inline struct fake_item *fake_latest(struct fake_stream *stream)
+{
+	return &stream->items[stream->count - 1];
+}
+
+/* Packets given out so far. */
+static inline uint64_t fake_given(const struct fake_stream *stream)
+{
+	uint64_t packets = 0;
+
+	for (uint32_t i = 0; i < stream->done; i++)
+		packets += stream->items[i].packets;
+	return packets;
+}
+
+/* The stream's next calls fail with `error` once `at` items have been moved, `times` times in a row. In order of `at`. */
 static inline void fake_fault(struct fake_stream *stream, uint32_t at, int error, uint32_t times)
 {
 	if (CHECK(stream->fault_count < FAKE_FAULTS))
@@ -89,7 +111,7 @@ static inline int fake_due(struct fake_stream *stream, uint32_t moved, bool take
 {
 	struct fake_fault *fault = &stream->faults[stream->faults_done];
 
-	if (stream->faults_done == stream->fault_count || fault->at != moved)
+	if (stream->faults_done == stream->fault_count || moved < fault->at)
 		return 0;
 	if (take && --fault->times == 0)
 		stream->faults_done++;
@@ -156,6 +178,30 @@ static inline ssize_t fake_writev(int fd, const struct iovec *iov, int count)
 
 /* ---- the socket ---- */
 
+/* How long the datagrams are that a message is to be cut into; 0: it is one. */
+static inline size_t fake_segment_bytes(struct msghdr *message)
+{
+	struct cmsghdr *control = message->msg_controllen ? CMSG_FIRSTHDR(message) : NULL;
+	uint16_t bytes = 0;
+
+	if (control && CHECK(control->cmsg_level == IPPROTO_UDP && control->cmsg_type == UDP_SEGMENT &&
+			     control->cmsg_len == CMSG_LEN(sizeof(bytes))))
+		memcpy(&bytes, CMSG_DATA(control), sizeof(bytes));
+	return bytes;
+}
+
+/* What the kernel says to a message of so many bytes, to be cut like this. */
+static inline int fake_message_error(size_t length, size_t segment)
+{
+	size_t longest = segment && segment < length ? segment : length;
+
+	if (length > 65535 - 28)
+		return EMSGSIZE;
+	if (segment && fake.udp_segments_max && (length + segment - 1) / segment > fake.udp_segments_max)
+		return fake.udp_segments_error;
+	return fake.udp_longest_bytes && longest > fake.udp_longest_bytes ? EMSGSIZE : 0;
+}
+
 static inline int fake_sendmmsg(int fd, struct mmsghdr *messages, unsigned int count, int flags)
 {
 	static uint8_t bytes[1 << 17];
@@ -166,21 +212,42 @@ static inline int fake_sendmmsg(int fd, struct mmsghdr *messages, unsigned int c
 	if (!CHECK(fd == 4 && (flags & MSG_DONTWAIT) && count > 0))
 		return fake_fail(EINVAL);
 	for (; sent < count && (fake.udp_per_call == 0 || sent < fake.udp_per_call); sent++) {
-		const struct msghdr *m = &messages[sent].msg_hdr;
+		struct msghdr *m = &messages[sent].msg_hdr;
 		size_t length = fake_gather(m->msg_iov, m->msg_iovlen, bytes, sizeof(bytes));
+		size_t segment = fake_segment_bytes(m), at = 0;
 		int error = fake_due(out, out->count, sent == 0);
 
-		if (!error && fake.udp_longest_bytes && length > fake.udp_longest_bytes)
-			error = EMSGSIZE;
+		if (!error)
+			error = fake_message_error(length, segment);
 		if (error && sent == 0)
 			return fake_fail(error);
 		if (error)
 			break;
 		CHECK(m->msg_namelen == sizeof(struct sockaddr_in));
-		fake_keep(out, bytes, length, NULL, m->msg_name);
+		do {
+			size_t piece = segment && segment < length - at ? segment : length - at;
+
+			fake_keep(out, bytes + at, piece, NULL, m->msg_name);
+			at += piece;
+		} while (at < length);
 		messages[sent].msg_len = (unsigned int)length;
+		fake.udp_messages++;
 	}
 	return (int)sent;
+}
+
+/* Says that a message was put together from datagrams of this length, or that it was not (0). */
+static inline void fake_give_control(struct msghdr *message, int segment_bytes)
+{
+	struct cmsghdr *control = CMSG_FIRSTHDR(message);
+
+	if (segment_bytes && CHECK(message->msg_controllen >= CMSG_SPACE(sizeof(segment_bytes)))) {
+		control->cmsg_level = IPPROTO_UDP;
+		control->cmsg_type = UDP_GRO;
+		control->cmsg_len = CMSG_LEN(sizeof(segment_bytes));
+		memcpy(CMSG_DATA(control), &segment_bytes, sizeof(segment_bytes));
+	}
+	message->msg_controllen = segment_bytes ? CMSG_SPACE(sizeof(segment_bytes)) : 0;
 }
 
 static inline int fake_recvmmsg(int fd, struct mmsghdr *messages, unsigned int count, int flags, struct timespec *wait)
@@ -204,6 +271,7 @@ static inline int fake_recvmmsg(int fd, struct mmsghdr *messages, unsigned int c
 		memcpy(m->msg_name, &item->address, sizeof(item->address));
 		memcpy(m->msg_iov->iov_base, item->bytes, item->length);
 		m->msg_namelen = sizeof(item->address);
+		fake_give_control(m, item->segment);
 		m->msg_flags = 0;
 		messages[got].msg_len = (unsigned int)item->length;
 		in->done++;
@@ -223,12 +291,16 @@ static inline int fake_path_mtu(uint32_t local_be, const struct sockaddr_in *pee
 	return fake.path_mtu;
 }
 
+/* A TUN and a socket without any offload; a test that wants some says so in the two. */
 static inline void fake_open(struct tun_io *tun, struct udp_io *udp)
 {
 	fake_reset();
 	*tun = (struct tun_io){.fd = 3, .readv = fake_readv, .writev = fake_writev};
-	*udp = (struct udp_io){
-		.fd = 4, .recvmmsg = fake_recvmmsg, .sendmmsg = fake_sendmmsg, .path_mtu = fake_path_mtu};
+	*udp = (struct udp_io){.fd = 4,
+			       .segments_max = 1,
+			       .recvmmsg = fake_recvmmsg,
+			       .sendmmsg = fake_sendmmsg,
+			       .path_mtu = fake_path_mtu};
 }
 
 #endif

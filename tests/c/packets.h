@@ -1,34 +1,37 @@
-/* packets: inner packets to test with, and code of its own to take them apart again.
+/* packets: IP packets to test with, and what it takes to read them.
  *
- * Owns the bytes of whole, well-formed IPv4 and IPv6 packets (the makers fill `out` and return the length) and the few
- * readers a test needs to judge what came back. It shares no code with native/: sums are taken one word at a time.
- * Addresses are in host order. It must not know sockets, routes or peers.
+ * Owns making valid packets and a checksum of its own, one word at a time, so that what packet.c makes is judged by
+ * other code. Packets live in allocations of exactly their size: the address sanitizer sees every byte read or written
+ * past them. It must not know what is being tested.
  */
 #ifndef PACKETS_H
 #define PACKETS_H
 
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
+#include <arpa/inet.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "check.h"
+#include "packet.h"
 
-#define PACKETS_ROOM 65575 /* the longest packet there is: IPv6 with 65535 bytes of payload */
-#define DONT_FRAGMENT 0x4000
-#define MORE_FRAGMENTS 0x2000
+#define COUNT(array) (sizeof(array) / sizeof(*(array)))
 
-static uint64_t packets_random = 29; /* payloads differ, so that no two packets are the same */
+static uint64_t random_state = 17;
+
+static inline uint32_t random_below(uint32_t limit)
+{
+	return (uint32_t)(check_random(&random_state) % limit);
+}
+
+static inline void fill_random(uint8_t *bytes, size_t len)
+{
+	for (size_t i = 0; i < len; i++)
+		bytes[i] = (uint8_t)check_random(&random_state);
+}
 
 static inline uint32_t get_16(const uint8_t *at)
 {
 	return (uint32_t)at[0] << 8 | at[1];
-}
-
-static inline uint32_t get_32(const uint8_t *at)
-{
-	return get_16(at) << 16 | get_16(at + 2);
 }
 
 static inline void put_16(uint8_t *at, uint32_t value)
@@ -37,171 +40,82 @@ static inline void put_16(uint8_t *at, uint32_t value)
 	at[1] = (uint8_t)value;
 }
 
-static inline void put_32(uint8_t *at, uint32_t value)
+/* The uncomplemented sum of big-endian words. */
+static inline uint32_t sum_16(uint32_t sum, const uint8_t *bytes, size_t len)
 {
-	put_16(at, value >> 16);
-	put_16(at + 2, value);
-}
-
-/* The uncomplemented sum of big-endian words; 0xffff over a field that holds the right checksum. */
-static inline uint32_t sum_16(uint32_t sum, const uint8_t *bytes, size_t length)
-{
-	for (size_t i = 0; i < length; i++) {
+	for (size_t i = 0; i < len; i++) {
 		sum += i % 2 ? bytes[i] : (uint32_t)bytes[i] << 8;
 		sum = (sum & 0xffff) + (sum >> 16);
 	}
 	return sum;
 }
 
-static inline size_t header_bytes_of(const uint8_t *ipv4)
-{
-	return (ipv4[0] & 0xfU) * 4;
-}
-
-/* Makes an IPv4 header's checksum right after a change. */
-static inline void seal(uint8_t *ipv4)
-{
-	put_16(ipv4 + 10, 0);
-	put_16(ipv4 + 10, ~sum_16(0, ipv4, header_bytes_of(ipv4)));
-}
-
-/* The sum of a transport header, its payload and their pseudo-header. */
-static inline uint32_t transport_sum(const uint8_t *packet, size_t length)
-{
-	size_t start = packet[0] >> 4 == 4 ? header_bytes_of(packet) : 40;
-	uint8_t rest[4] = {0, packet[0] >> 4 == 4 ? packet[9] : packet[6]};
-	uint32_t sum = rest[1] == 1 ? 0 : packet[0] >> 4 == 4 ? sum_16(0, packet + 12, 8) : sum_16(0, packet + 8, 32);
-
-	put_16(rest + 2, (uint32_t)(length - start));
-	if (rest[1] != 1) /* ICMP has no pseudo-header */
-		sum = sum_16(sum, rest, 4);
-	return sum_16(sum, packet + start, length - start);
-}
-
-/* Where a transport's checksum stands in its header. */
-static inline size_t checksum_offset(uint8_t protocol)
-{
-	return protocol == 6 ? 16 : protocol == 17 ? 6 : 2;
-}
-
-/* Gives the transport header at `start` its length and its checksum. */
-static inline void finish_transport(uint8_t *packet, size_t length, size_t start, uint8_t protocol)
-{
-	uint8_t *field = packet + start + checksum_offset(protocol);
-
-	if (protocol == 17)
-		put_16(packet + start + 4, (uint32_t)(length - start));
-	if (protocol == 6)
-		packet[start + 12] = 5 << 4;
-	put_16(field, 0);
-	put_16(field, ~transport_sum(packet, length));
-	if (protocol != 1 && get_16(field) == 0)
-		put_16(field, 0xffff);
-}
-
-static inline void fill_random(uint8_t *bytes, size_t length)
-{
-	for (size_t i = 0; i < length; i++)
-		bytes[i] = (uint8_t)check_random(&packets_random);
-}
-
-static inline size_t transport_header_bytes(uint8_t protocol)
-{
-	return protocol == 6 ? 20 : 8;
-}
-
-/* `fragment` is flags and offset as they stand in the header; `payload_bytes` comes behind the transport header. */
-static inline size_t make_ipv4(uint8_t *out, uint32_t source, uint32_t destination, uint8_t protocol, uint32_t fragment,
-			       size_t payload_bytes)
-{
-	size_t length = 20 + transport_header_bytes(protocol) + payload_bytes;
-
-	fill_random(out, length);
-	out[0] = 0x45;
-	put_16(out + 2, (uint32_t)length);
-	put_16(out + 6, fragment);
-	out[8] = 64;
-	out[9] = protocol;
-	put_32(out + 12, source);
-	put_32(out + 16, destination);
-	finish_transport(out, length, 20, protocol);
-	seal(out);
-	return length;
-}
-
-/* UDP as most hosts send it, which may be cut, and TCP, which may not. */
-static inline size_t make_udp(uint8_t *out, uint32_t source, uint32_t destination, size_t payload_bytes)
-{
-	return make_ipv4(out, source, destination, 17, 0, payload_bytes);
-}
-
-static inline size_t make_tcp(uint8_t *out, uint32_t source, uint32_t destination, size_t payload_bytes)
-{
-	return make_ipv4(out, source, destination, 6, DONT_FRAGMENT, payload_bytes);
-}
-
-static inline size_t make_icmp(uint8_t *out, uint32_t source, uint32_t destination, uint8_t type, size_t payload_bytes)
-{
-	size_t length = make_ipv4(out, source, destination, 1, 0, payload_bytes);
-
-	out[20] = type;
-	out[21] = 0;
-	finish_transport(out, length, 20, 1);
-	return length;
-}
-
-static inline size_t make_udp6(uint8_t *out, const uint8_t *source, const uint8_t *destination, size_t payload_bytes)
-{
-	size_t length = 48 + payload_bytes;
-
-	fill_random(out, length);
-	out[0] = 0x60;
-	put_16(out + 4, (uint32_t)(8 + payload_bytes));
-	out[6] = 17;
-	out[7] = 64;
-	memcpy(out + 8, source, 16);
-	memcpy(out + 24, destination, 16);
-	finish_transport(out, length, 40, 17);
-	return length;
-}
-
-/* ---- putting fragments together again ---- */
-
-struct reassembly {
-	uint8_t payload[65536];
-	bool have[65536];
-	size_t pieces, total; /* total: the datagram's payload; 0 until the last fragment came */
-	bool overlaps;
+struct ipv4_spec {
+	uint32_t source, destination; /* host order; 0 takes one of ours */
+	uint32_t fragment;            /* flags and offset as they stand in the header */
+	uint8_t protocol;
+	const uint8_t *options;
+	size_t option_bytes;
+	size_t payload_bytes;
 };
 
-static inline void reassemble(struct reassembly *r, const uint8_t *fragment, size_t length)
+static inline void seal(uint8_t *header)
 {
-	size_t header_bytes = header_bytes_of(fragment), bytes = length - header_bytes;
-	size_t offset = (get_16(fragment + 6) & 0x1fff) * 8;
-
-	CHECK(get_16(fragment + 2) == length);
-	CHECK(sum_16(0, fragment, header_bytes) == 0xffff);
-	r->pieces++;
-	for (size_t i = 0; i < bytes && offset + i < sizeof(r->payload); i++) {
-		r->overlaps |= r->have[offset + i];
-		r->have[offset + i] = true;
-		r->payload[offset + i] = fragment[header_bytes + i];
-	}
-	if (!(get_16(fragment + 6) & MORE_FRAGMENTS))
-		r->total = offset + bytes;
+	put_16(header + 10, 0);
+	put_16(header + 10, ~sum_16(0, header, (header[0] & 0xfU) * 4));
 }
 
-/* Whether the pieces are exactly the payload of `packet`, each byte once. */
-static inline bool is_whole(const struct reassembly *r, const uint8_t *packet, size_t length)
+/* A valid packet with random payload in an allocation of its own. */
+static inline uint8_t *make_ipv4(struct ipv4_spec spec, size_t *len)
 {
-	size_t header_bytes = header_bytes_of(packet);
+	size_t header_bytes = 20 + spec.option_bytes;
+	uint32_t source = htonl(spec.source ? spec.source : 0x0a010203);
+	uint32_t destination = htonl(spec.destination ? spec.destination : 0x0a020304);
+	uint8_t *bytes;
 
-	if (r->overlaps || r->total != length - header_bytes)
-		return false;
-	for (size_t i = 0; i < r->total; i++)
-		if (!r->have[i])
-			return false;
-	return !memcmp(r->payload, packet + header_bytes, r->total);
+	*len = header_bytes + spec.payload_bytes;
+	bytes = malloc(*len);
+	fill_random(bytes, *len);
+	bytes[0] = (uint8_t)(0x40 | header_bytes / 4);
+	put_16(bytes + 2, (uint32_t)*len);
+	put_16(bytes + 6, spec.fragment);
+	bytes[9] = spec.protocol;
+	memcpy(bytes + 12, &source, 4);
+	memcpy(bytes + 16, &destination, 4);
+	if (spec.option_bytes)
+		memcpy(bytes + 20, spec.options, spec.option_bytes);
+	seal(bytes);
+	return bytes;
+}
+
+static inline uint8_t *make_ipv6(uint8_t next_header, size_t payload_bytes, size_t *len)
+{
+	uint8_t *bytes;
+
+	*len = 40 + payload_bytes;
+	bytes = malloc(*len);
+	fill_random(bytes, *len);
+	bytes[0] = 0x60 | (bytes[0] & 0xf);
+	put_16(bytes + 4, (uint32_t)payload_bytes);
+	bytes[6] = next_header;
+	return bytes;
+}
+
+/* Parses a copy of just these bytes. */
+static inline enum packet_fault parse_exact(const uint8_t *bytes, size_t len)
+{
+	uint8_t *copy = malloc(len + !len);
+	struct packet out, untouched;
+	enum packet_fault fault;
+
+	memcpy(copy, bytes, len);
+	memset(&out, 0xa5, sizeof(out));
+	memcpy(&untouched, &out, sizeof(out));
+	fault = packet_parse(len ? copy : copy + 1, len, &out);
+	if (fault)
+		CHECK(!memcmp(&out, &untouched, sizeof(out)));
+	free(copy);
+	return fault;
 }
 
 #endif

@@ -12,7 +12,7 @@
 
 #include "check.h"
 #include "fake_io.h"
-#include "packets.h"
+#include "inner.h"
 #include "stats.h"
 #include "table.h"
 
@@ -103,6 +103,14 @@ static inline void rig_open(struct rig *rig)
 	rig_publish(rig, routes, sizeof(routes) / sizeof(*routes));
 }
 
+static inline struct udpb_config rig_config(uint32_t source_check)
+{
+	return (struct udpb_config){.tun_mtu_bytes = 1472,
+				    .tun_address_be = htonl(TUN_ADDRESS),
+				    .local_address_be = htonl(LOCAL_ADDRESS),
+				    .source_check = source_check};
+}
+
 static inline void rig_close(struct rig *rig)
 {
 	rig_free_table(rig);
@@ -144,7 +152,7 @@ static inline bool law_holds(const uint64_t *values, uint8_t direction, uint64_t
 /* The law, and that what was received is what the fake gave out. The other direction has counted nothing. */
 static inline void rig_check_law(const struct rig *rig, uint8_t direction, uint64_t in_flight)
 {
-	uint64_t given = direction == UDPB_TX ? fake.tun_in.done : fake.udp_in.done;
+	uint64_t given = fake_given(direction == UDPB_TX ? &fake.tun_in : &fake.udp_in);
 	uint64_t values[STAT_COUNT];
 
 	for (uint32_t i = 0; i < STAT_COUNT; i++)

@@ -1,0 +1,272 @@
+/* test_transmit_mtu: paths narrower than flannel0: learning their MTU, answering, cutting.
+ *
+ * The fake socket refuses every datagram longer than `udp_longest_bytes`, and `path_mtu` is what the kernel then says.
+ */
+#include "transmit_rig.h"
+
+static struct bench bench;
+static struct reassembly *whole;
+
+static void narrow(int path_mtu)
+{
+	fake.path_mtu = path_mtu;
+	fake.udp_longest_bytes = (size_t)path_mtu - UDP_IO_OVERHEAD_BYTES;
+}
+
+/* Whether the datagrams `from` to `to` are the fragments of packet `read`, none too long and all to peer n. */
+static bool are_fragments(uint32_t from, uint32_t to, uint32_t read, uint32_t n, size_t longest)
+{
+	const struct fake_item *packet = &fake.tun_in.items[read];
+	bool fine = to <= fake.udp_out.count;
+
+	memset(whole, 0, sizeof(*whole));
+	for (uint32_t i = from; i < to && fine; i++) {
+		const struct fake_item *datagram = &fake.udp_out.items[i];
+
+		reassemble(whole, datagram->bytes, datagram->length);
+		fine = datagram->length <= longest && datagram->address.sin_addr.s_addr == htonl(PEER(n)) &&
+		       get_16(datagram->bytes + 4) == get_16(packet->bytes + 4) &&
+		       !memcmp(datagram->bytes + 12, packet->bytes + 12, 8);
+	}
+	return fine && is_whole(whole, packet->bytes, packet->length);
+}
+
+static void feed_sized(uint32_t n, size_t length, uint32_t fragment)
+{
+	feed(bench.packet, make_inner(bench.packet, OURS(5), THEIRS(n, 7), 17, fragment, length - 28));
+}
+
+static void test_learned(void)
+{
+	uint32_t calls;
+
+	bench_open(&bench);
+	narrow(1400);
+	feed_sized(2, 1472, DONT_FRAGMENT);
+	CHECK(bench_batch(&bench) == 1);
+	CHECK(written_is_icmp(0, 0, 4, 1372) && fake.udp_out.count == 0);
+	CHECK(bench_stat(&bench, STAT_tx_drop_too_big) == 1 && bench_stat(&bench, STAT_tx_icmp_too_big) == 1);
+	CHECK(bench_stat(&bench, STAT_tx_path_mtu_learned) == 1);
+	CHECK(peer_path_mtu(rig_peer(&bench.rig, 2), bench.rig.now_ns) == 1400);
+	CHECK(peer_path_mtu(rig_peer(&bench.rig, 3), bench.rig.now_ns) == UINT32_MAX);
+	CHECK(fake.path_mtu_local_be == htonl(LOCAL_ADDRESS) && fake.path_mtu_peer.sin_family == AF_INET);
+	CHECK(fake.path_mtu_peer.sin_addr.s_addr == htonl(PEER(2)) && fake.path_mtu_peer.sin_port == htons(RIG_PORT));
+
+	/* From now on it is known without asking. */
+	calls = fake.udp_out.calls;
+	feed_sized(2, 1373, DONT_FRAGMENT);
+	CHECK(bench_batch(&bench) == 1 && fake.udp_out.calls == calls && written_is_icmp(1, 1, 4, 1372));
+	feed_sized(2, 1372, DONT_FRAGMENT);
+	CHECK(bench_batch(&bench) == 1 && sent_is(0, 2, 2));
+	CHECK(fake.path_mtu_calls == 1 && bench_stat(&bench, STAT_tx_path_mtu_learned) == 1);
+
+	/* It outlives the table, and ten minutes are the end of it. */
+	rig_publish(&bench.rig, (const struct rig_route[]){{THEIRS(2, 0), 24, 4, PEER(2), RIG_PORT}}, 1);
+	bench.rig.now_ns += TRANSMIT_PATH_MTU_NS - 1;
+	feed_sized(2, 1400, DONT_FRAGMENT);
+	CHECK(bench_batch(&bench) == 1 && fake.path_mtu_calls == 1);
+	bench.rig.now_ns += 1;
+	fake.udp_longest_bytes = 0;
+	feed_sized(2, 1472, DONT_FRAGMENT);
+	CHECK(bench_batch(&bench) == 1 && sent_is(1, 4, 2));
+	bench_close(&bench);
+}
+
+static void test_cut(void)
+{
+	static const int mtus[] = {68, 576, 1280, 1399, 1400, 1499};
+
+	for (size_t i = 0; i < sizeof(mtus) / sizeof(*mtus); i++) {
+		size_t room = (size_t)mtus[i] - UDP_IO_OVERHEAD_BYTES;
+		uint32_t sent;
+
+		bench_open(&bench);
+		narrow(mtus[i]);
+		for (uint32_t j = 0; j < 3; j++) {
+			sent = fake.udp_out.count;
+			feed_sized(2, 1472 + j, 0);
+			CHECK(bench_batch(&bench) == 1 && are_fragments(sent, fake.udp_out.count, j, 2, room));
+		}
+		CHECK(bench_stat(&bench, STAT_tx_delivered) == 3 && bench_stat(&bench, STAT_tx_fragmented) == 3);
+		CHECK(bench_stat(&bench, STAT_tx_datagrams) == fake.udp_out.count && fake.tun_out.count == 0);
+		CHECK(atomic_load(&rig_peer(&bench.rig, 2)->tx_packets) == 3);
+		CHECK(bench_stat(&bench, STAT_tx_bytes) == 1472 + 1473 + 1474);
+		bench_close(&bench);
+	}
+}
+
+/* Long, short and answered packets in one batch keep their order. */
+static void test_mixed(void)
+{
+	bench_open(&bench);
+	narrow(1000);
+	feed_sized(2, 100, 0);
+	feed_sized(2, 1472, 0);             /* two fragments */
+	feed_sized(3, 1472, 0);             /* another peer's path is as narrow, and is learned by itself */
+	feed_sized(2, 972, DONT_FRAGMENT);  /* just fits */
+	feed_sized(2, 1472, DONT_FRAGMENT); /* answered */
+	feed_sized(2, 100, 0);
+	CHECK(bench_batch(&bench) == 6 && fake.udp_out.count == 7 && fake.tun_out.count == 1);
+	CHECK(sent_is(0, 0, 2) && are_fragments(1, 3, 1, 2, 972) && are_fragments(3, 5, 2, 3, 972));
+	CHECK(sent_is(5, 3, 2) && written_is_icmp(0, 4, 4, 972) && sent_is(6, 5, 2));
+	CHECK(bench_stat(&bench, STAT_tx_path_mtu_learned) == 2);
+	bench_close(&bench);
+}
+
+/* EMSGSIZE, but no smaller MTU is known: nothing to learn, and no MTU to tell the sender. */
+static void test_nothing_learned(void)
+{
+	static const int answers[] = {1500, 65535, -ENETUNREACH, 28, 0};
+
+	for (size_t i = 0; i < sizeof(answers) / sizeof(*answers); i++) {
+		bench_open(&bench);
+		narrow(1400);
+		fake.path_mtu = answers[i];
+		feed_sized(2, 1472, DONT_FRAGMENT);
+		feed_sized(2, 1472, 0);
+		feed_sized(2, 100, 0);
+		CHECK(bench_batch(&bench) == 3 && sent_is(0, 2, 2) && fake.udp_out.count == 1);
+		CHECK(bench_stat(&bench, STAT_tx_drop_too_big) == 2 && fake.tun_out.count == 0);
+		CHECK(bench_stat(&bench, STAT_tx_path_mtu_learned) == 0);
+		CHECK(peer_path_mtu(rig_peer(&bench.rig, 2), bench.rig.now_ns) == UINT32_MAX);
+		bench_close(&bench);
+	}
+}
+
+static void test_ipv6_is_dropped(void)
+{
+	uint8_t to[16], from[16];
+
+	bench_open(&bench);
+	narrow(1400);
+	rig_ipv6(from, 1, 5);
+	rig_ipv6(to, 2, 7);
+	feed(bench.packet, make_udp6(bench.packet, from, to, 1400));
+	CHECK(bench_batch(&bench) == 1);
+	CHECK(bench_stat(&bench, STAT_tx_drop_too_big) == 1 && fake.tun_out.count == 0 && fake.udp_out.count == 0);
+	CHECK(bench_stat(&bench, STAT_tx_path_mtu_learned) == 1);
+	bench_close(&bench);
+}
+
+/* A path too narrow for even one fragment. */
+static void test_room_for_nothing(void)
+{
+	bench_open(&bench);
+	narrow(55);
+	feed_sized(2, 100, 0);
+	CHECK(bench_batch(&bench) == 1);
+	CHECK(bench_stat(&bench, STAT_tx_drop_too_big) == 1 && fake.udp_out.count == 0);
+	bench_close(&bench);
+}
+
+/* The path narrows again between two fragments: those that are left are cut anew. */
+static void test_narrows_between_fragments(void)
+{
+	bench_open(&bench);
+	narrow(1000);
+	feed_sized(2, 1472, 0);
+	CHECK(bench_batch(&bench) == 1 && fake.udp_out.count == 2);
+	fake_fault(&fake.udp_out, 3, EMSGSIZE, 1); /* the second fragment of the next packet, of 520 bytes */
+	fake.path_mtu = 300;
+	feed_sized(2, 1472, 0);
+	CHECK(bench_batch(&bench) == 1 && are_fragments(2, fake.udp_out.count, 1, 2, 972));
+	CHECK(bench_stat(&bench, STAT_tx_path_mtu_learned) == 2 && bench_stat(&bench, STAT_tx_delivered) == 2);
+	bench_close(&bench);
+}
+
+static void test_fragment_refused(void)
+{
+	bench_open(&bench);
+	narrow(1000);
+	fake_fault(&fake.udp_out, 1, ENETUNREACH, 1);
+	feed_sized(2, 1472, 0);
+	feed_sized(2, 1472, 0); /* starts from its beginning */
+	CHECK(bench_batch(&bench) == 2 && fake.udp_out.count == 3 && are_fragments(1, 3, 1, 2, 972));
+	CHECK(bench_stat(&bench, STAT_tx_drop_unreachable) == 1 && bench_stat(&bench, STAT_tx_delivered) == 1);
+	CHECK(bench_stat(&bench, STAT_tx_datagrams) == 3);
+	bench_close(&bench);
+}
+
+/* The socket fills up anywhere among the fragments: each leaves once all the same. */
+static void test_blocked_between_fragments(void)
+{
+	for (uint32_t at = 0; at < 9; at++) {
+		bench_open(&bench);
+		narrow(600);
+		fake_fault(&fake.udp_out, at, EAGAIN, 3);
+		feed_sized(2, 1472, 0); /* three fragments each */
+		feed_sized(2, 1472, 0);
+		feed_sized(2, 1472, 0);
+		CHECK(bench_batch(&bench) == 3);
+		for (int i = 0; i < 3; i++) {
+			CHECK(fake.udp_out.count == at && bench_in_flight(&bench) == 3 - at / 3);
+			bench_resume(&bench);
+		}
+		CHECK(bench_in_flight(&bench) == 0 && fake.udp_out.count == 9);
+		for (uint32_t i = 0; i < 3; i++)
+			CHECK(are_fragments(3 * i, 3 * i + 3, i, 2, 572));
+		CHECK(bench_stat(&bench, STAT_tx_delivered) == 3 && bench_stat(&bench, STAT_tx_datagrams) == 9);
+		bench_close(&bench);
+	}
+}
+
+/* Blocked among the fragments of packet 0, and then ... `what` happens. Packet 1 must come whole in any case. */
+static void test_changed_between_fragments(int what)
+{
+	static const struct rig_route moved[] = {{THEIRS(2, 0), 24, 4, PEER(3), RIG_PORT + 1}};
+	static const struct rig_route emptied[] = {{THEIRS(3, 0), 24, 4, PEER(3), RIG_PORT + 1}};
+	static const struct rig_route usual[] = {{THEIRS(2, 0), 24, 4, PEER(2), RIG_PORT}};
+	uint32_t delivered = what == 1 || what == 3 ? 1 : 2;
+	uint32_t n = what == 2 ? 3 : 2, sent;
+
+	bench_open(&bench);
+	narrow(600);
+	fake_fault(&fake.udp_out, 1, EAGAIN, what == 3 ? 2 : 1);
+	feed_sized(2, 1472, 0);
+	CHECK(bench_batch(&bench) == 1 && fake.udp_out.count == 1);
+	if (what == 0) { /* the path is wide again, and what was learned is forgotten */
+		fake.udp_longest_bytes = 0;
+		bench.rig.now_ns += TRANSMIT_PATH_MTU_NS;
+	} else if (what == 1) { /* its route is gone */
+		rig_publish(&bench.rig, emptied, 1);
+	} else if (what == 2) { /* another peer has the subnet, who has seen none of it */
+		rig_publish(&bench.rig, moved, 1);
+	} else { /* too long */
+		bench.rig.now_ns += TRANSMIT_STALL_NS;
+	}
+	bench_resume(&bench);
+	CHECK(!transmit_blocked(&bench.transmit));
+	if (what == 0)
+		CHECK(sent_is(1, 0, 2));
+	if (what == 2)
+		CHECK(are_fragments(1, 4, 0, 3, 572));
+	CHECK(fake.udp_out.count == (what == 0 ? 2 : what == 2 ? 4 : 1));
+
+	if (what == 1)
+		rig_publish(&bench.rig, usual, 1);
+	narrow(600);
+	sent = fake.udp_out.count;
+	feed_sized(2, 1472, 0);
+	CHECK(bench_batch(&bench) == 1 && are_fragments(sent, sent + 3, 1, n, 572));
+	CHECK(bench_stat(&bench, STAT_tx_delivered) == delivered);
+	rig_publish(&bench.rig, usual, 1);
+	bench_close(&bench);
+}
+
+int main(void)
+{
+	whole = malloc(sizeof(*whole));
+	test_learned();
+	test_cut();
+	test_mixed();
+	test_nothing_learned();
+	test_ipv6_is_dropped();
+	test_room_for_nothing();
+	test_narrows_between_fragments();
+	test_fragment_refused();
+	test_blocked_between_fragments();
+	for (int what = 0; what < 4; what++)
+		test_changed_between_fragments(what);
+	free(whole);
+	return check_done();
+}
