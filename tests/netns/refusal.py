@@ -4,7 +4,6 @@ Owns what counts as a trace on a host. Must not know why a start fails: that is 
 """
 
 import json
-import os
 import subprocess
 from pathlib import Path
 
@@ -17,6 +16,9 @@ SETTINGS = ("rp_filter", "accept_local")
 START_S = 20.0
 """The longest a start may take to fail, on a busy machine."""
 OWN_LINE = "udp-backend: "
+CARRIER = {"LOWER_UP", "NO-CARRIER", "RUNNING", "linkdown"}
+LOGS = (".out", ".err")
+"""Of other programs of the laboratory, which may be writing."""
 
 PRIVATE_MOUNTS = ("unshare", "--mount", "--", "sh", "-ec")
 """Runs a shell script whose mounts nobody else sees; append `SCRIPT; exec "$@"`, a word for $0 and the command."""
@@ -35,9 +37,12 @@ def without(*capabilities: str) -> list[str]:
 
 def traces(namespace: Namespace, directory: Path) -> dict[str, object]:
     """All that a start could leave in a namespace and in a run directory."""
-    found: dict[str, object] = {" ".join(words): json.loads(namespace.run("ip", "-j", *words)) for words in LISTS}
+    found: dict[str, object] = {
+        " ".join(words): [_lasting(row) for row in json.loads(namespace.run("ip", "-j", *words))] for words in LISTS
+    }
     found["settings"] = namespace.call(_settings)
-    found["files"] = {str(path): _stamp(path) for path in sorted(directory.rglob("*"))}
+    files = [path for path in sorted(directory.rglob("*")) if path.suffix not in LOGS]
+    found["files"] = {str(path): _stamp(path) for path in files}
     return found
 
 
@@ -52,26 +57,31 @@ def command(overlay: Overlay, host: Host, **flags: object) -> list[str]:
     return [program(), *(f"--{key.replace('_', '-')}={it}" for key, it in chosen.items() if it is not None)]
 
 
-def refusal(  # noqa: PLR0913  (all by name but the first two)
-    overlay: Overlay, host: Host, *, status: int = 1, before: list[str] | None = None, extra: tuple[str, ...] = (), **flags
-) -> str:
+def refusal(overlay: Overlay, host: Host, *before: str, status: int = 1, extra: tuple[str, ...] = (), **flags) -> str:
     """Starts a daemon that must end with `status` and without a trace; the one line it ends with, without its name.
 
     `before`: a program that runs the daemon; `extra`: words behind the flags.
     """
-    host_before = traces(host.namespace, overlay.lab.directory)
-    argv = [*(before or []), *command(overlay, host, **flags), *extra]
-    done = subprocess.run(
-        host.namespace.argv(argv), capture_output=True, text=True, timeout=START_S, check=False, stdin=subprocess.DEVNULL
-    )
+    found = traces(host.namespace, overlay.lab.directory)
+    argv = host.namespace.argv([*before, *command(overlay, host, **flags), *extra])
+    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=START_S, check=False)
     assert done.returncode == status, done.stderr
     assert done.stdout == ""
     *logged, last = done.stderr.splitlines()
     assert last.startswith(OWN_LINE), done.stderr
     assert not [line for line in logged if "Traceback" in line or line.startswith(OWN_LINE)], done.stderr
     assert status == 1 or not logged, "wrong usage is told before anything is logged"
-    assert traces(host.namespace, overlay.lab.directory) == host_before
+    for what, now in traces(host.namespace, overlay.lab.directory).items():
+        assert now == found[what], f"{what} has changed"
     return last.removeprefix(OWN_LINE)
+
+
+def _lasting(row: dict[str, object]) -> dict[str, object]:
+    """Without what follows from the carrier, of which the kernel tells up to a second later."""
+    lasting = {key: value for key, value in row.items() if key not in ("operstate", "qdisc")}
+    if isinstance(flags := row.get("flags"), list):
+        lasting["flags"] = sorted(set(flags) - CARRIER)
+    return lasting
 
 
 def _settings() -> dict[str, str]:
@@ -82,6 +92,6 @@ def _settings() -> dict[str, str]:
 def _stamp(path: Path) -> tuple[object, ...]:
     """A file's identity and state; of a directory only that it is there."""
     seen = path.lstat()
-    if path.is_dir() or os.path.samestat(seen, path.parent.lstat()):
+    if path.is_dir():
         return (seen.st_mode,)
     return (seen.st_mode, seen.st_ino, seen.st_size, seen.st_mtime_ns)

@@ -4,7 +4,6 @@ Owns the reading of /proc and of the log file. Must not know what a daemon shoul
 """
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 from bench.lab.daemon import Overlay
@@ -85,9 +84,3 @@ def becomes(overlay: Overlay, host: Host, state: str, deadline_s: float, words: 
 def counter(overlay: Overlay, host: Host, name: str) -> int:
     """One counter of the status."""
     return next(int(it["value"]) for it in overlay.status(host)["counters"] if it["name"] == name)
-
-
-def grows(overlay: Overlay, host: Host, name: str, deadline_s: float = 5.0) -> Callable[[], None]:
-    """Remembers a counter; what is returned waits until it has grown."""
-    before = counter(overlay, host, name)
-    return lambda: (until(lambda: counter(overlay, host, name) > before, deadline_s, f"{name} does not grow"), None)[1]

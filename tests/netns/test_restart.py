@@ -1,0 +1,193 @@
+"""Stopping and starting again: quick, without a trace in the routes, and without an end to anybody's connection."""
+
+import http.client
+import json
+import signal
+import socket
+import time
+from contextlib import contextmanager, suppress
+
+import pytest
+from probe import probing
+
+from bench.lab.daemon import HEALTHZ_PORT
+
+PROMISED_S = 1.0
+NOISE_S = 0.5
+"""What a busy machine may add to it."""
+ADDRESSES_AND_ROUTES = 0x10 | 0x40  # RTMGRP_IPV4_IFADDR, RTMGRP_IPV4_ROUTE of linux/rtnetlink.h
+PATIENCE_S = 10.0
+"""For TCP, which waits longer after each attempt."""
+
+
+def shown(namespace, *words):
+    return json.loads(namespace.run("ip", "-j", *words))
+
+
+def device(host):
+    [link] = shown(host.namespace, "link", "show", "flannel0")
+    return link
+
+
+def addresses(host):
+    [link] = shown(host.namespace, "-4", "addr", "show", "flannel0")
+    return [f"{it['local']}/{it['prefixlen']}" for it in link["addr_info"]]
+
+
+def routes(host):
+    return [route["dst"] for route in shown(host.namespace, "route", "show", "dev", "flannel0")]
+
+
+def end(overlay, host, number):
+    """Ends that host's daemon with a signal; its exit status and the seconds it took."""
+    process = overlay.process(host)
+    began = time.monotonic()
+    process.send(number)
+    return process.wait(PATIENCE_S), time.monotonic() - began
+
+
+def start(overlay, host, *arguments):
+    overlay.launch(host, *arguments)
+    overlay.await_ready(host)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+def test_a_signal_ends_it_at_once_and_leaves_the_network(make_overlay, number):
+    """Under traffic, and with a scraper's connection open, which waits for the next request."""
+    overlay = make_overlay()
+    a, b = overlay.lab.hosts
+    run = overlay.run_directory(a)
+    before = (device(a)["ifindex"], (run / "subnet.env").read_text())
+
+    def connect():
+        scraper = http.client.HTTPConnection(a.address, HEALTHZ_PORT, timeout=5)
+        scraper.request("GET", "/metrics")
+        scraper.getresponse().read()
+        return scraper
+
+    with probing(a.pod, b.pod, b.pod_address):
+        scraper = a.namespace.call(connect)
+        status, took = end(overlay, a, number)
+        scraper.close()
+    assert status == 0
+    assert took < PROMISED_S + NOISE_S
+    assert (device(a)["ifindex"], (run / "subnet.env").read_text()) == before
+    assert (addresses(a), routes(a)) == (["10.5.1.0/32"], ["10.5.0.0/16"])
+    assert [path.name for path in run.iterdir()] == ["subnet.env"], "the status socket is gone, nothing else is there"
+    start(overlay, a)
+
+
+@contextmanager
+def connection(client, server):
+    """A TCP connection between two pods, as its two ends."""
+
+    def listen():
+        return socket.create_server((server.pod_address, 7000))
+
+    def connect():
+        return socket.create_connection((server.pod_address, 7000), timeout=PATIENCE_S)
+
+    with server.pod.call(listen) as listener, client.pod.call(connect) as near:
+        far, _ = listener.accept()
+        with far:
+            far.settimeout(PATIENCE_S)
+            yield near, far
+
+
+def echoes(near, far, word):
+    near.sendall(word)
+    got = far.recv(len(word), socket.MSG_WAITALL)
+    far.sendall(got)
+    return near.recv(len(word), socket.MSG_WAITALL) == word
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["SIGTERM", "SIGKILL"])
+def test_a_connection_outlives_the_daemon(make_overlay, number):
+    overlay = make_overlay()
+    a, b = overlay.lab.hosts
+    with connection(a, b) as (near, far):
+        assert echoes(near, far, b"before")
+        end(overlay, a, number)
+        near.sendall(b"meanwhile")  # lost on the way, and sent again by TCP once there is a way
+        start(overlay, a)
+        assert far.recv(9, socket.MSG_WAITALL) == b"meanwhile"
+        assert echoes(near, far, b"after")
+        end(overlay, a, number)
+        start(overlay, a)
+        assert echoes(near, far, b"and once more")
+
+
+def changes_socket():
+    """Gets a message for each IPv4 address and route that changes in its namespace."""
+    made = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE)
+    made.bind((0, ADDRESSES_AND_ROUTES))
+    return made
+
+
+def told(changes):
+    """How many messages have come since the last look."""
+    count = 0
+    with suppress(BlockingIOError):
+        while changes.recv(65536):
+            count += 1
+    return count
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["SIGTERM", "SIGKILL"])
+def test_the_device_is_taken_over_as_it_is(make_overlay, number):
+    """The kernel tells of every change of an address or a route: there is none to tell of."""
+    overlay = make_overlay()
+    a, _ = overlay.lab.hosts
+    index = device(a)["ifindex"]
+    with a.namespace.call(changes_socket) as changes:
+        a.namespace.ip("route add 203.0.113.0/24 dev cni0")
+        assert told(changes) == 1
+        end(overlay, a, number)
+        start(overlay, a)
+        assert told(changes) == 0
+    assert device(a)["ifindex"] == index
+    assert (addresses(a), routes(a)) == (["10.5.1.0/32"], ["10.5.0.0/16"])
+    assert "took over flannel0 and mended" not in overlay.process(a).stderr.read_text()
+
+
+def test_a_restart_with_another_subnet_and_network_tidies_up(make_overlay, tmp_path):
+    overlay = make_overlay()
+    a, _ = overlay.lab.hosts
+    index = device(a)["ifindex"]
+    overlay.stop(a)
+    registry = json.loads((overlay.lab.directory / "subnets.json").read_text())
+    registry["Network"] = "10.4.0.0/15"
+    registry["Nodes"][0]["Subnet"] = "10.4.9.0/24"
+    (tmp_path / "subnets.json").write_text(json.dumps(registry))
+    start(overlay, a, f"--static-subnets={tmp_path}/subnets.json")
+    assert (addresses(a), routes(a)) == (["10.4.9.0/32"], ["10.4.0.0/15"])
+    assert device(a)["ifindex"] == index
+    assert (overlay.run_directory(a) / "subnet.env").read_text().splitlines()[:2] == [
+        "FLANNEL_NETWORK=10.4.0.0/15",
+        "FLANNEL_SUBNET=10.4.9.1/24",
+    ]
+
+
+@pytest.mark.parametrize("abstract", [False, True], ids=["path", "abstract"])
+def test_the_service_manager_is_told(make_overlay, monkeypatch, tmp_path, abstract):
+    """Ready only when the CNI plugin finds its file, and stopping before anything is taken down."""
+    overlay = make_overlay(start=False)
+    a, _ = overlay.lab.hosts
+    name = "udpb-test-notify" if abstract else str(tmp_path / "notify")
+    monkeypatch.setenv("NOTIFY_SOCKET", f"@{name}" if abstract else name)
+
+    def listen():
+        made = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        made.settimeout(PATIENCE_S)
+        made.bind(f"\0{name}" if abstract else name)
+        return made
+
+    with a.namespace.call(listen) as manager:
+        process = overlay.launch(a)
+        ready = manager.recv(4096).decode().splitlines()
+        assert (overlay.run_directory(a) / "subnet.env").read_text().endswith("FLANNEL_IPMASQ=false\n")
+        assert ready == ["READY=1", "STATUS=subnet 10.5.1.0/24, 2 nodes"]
+        assert overlay.status(a)["verdict"]["state"] == "ready"
+        overlay.stop(a)
+        assert manager.recv(4096).decode().splitlines() == ["STOPPING=1"]
+        assert process.returncode == 0

@@ -1,0 +1,106 @@
+"""The queue on flannel0 changes hands: between the loop and a thread, and a device that is closed meanwhile."""
+
+import asyncio
+import os
+import select
+
+import pytest
+import uvloop
+
+from udpbackend.backends.udp_device import Device
+
+
+class Dataplane:
+    """One queue that never has work, and what was done with it in order."""
+
+    def __init__(self):
+        self.did = []
+        self._fd = -1
+
+    def open_queue(self, _queue, _tun_fd, _udp_fd):
+        self._fd = os.eventfd(0, os.EFD_NONBLOCK)
+        self.did.append("open")
+
+    def queue_fd(self, _queue):
+        assert self._fd >= 0, "closed"
+        return self._fd
+
+    def run(self, _queue, stop_fd):
+        self.did.append("lent")
+        select.select([stop_fd], [], [])
+        self.did.append("given back")
+        return 0
+
+    def close_queue(self, _queue):
+        os.close(self._fd)
+        self._fd = -1
+        self.did.append("close")
+
+
+class Tun:
+    def fileno(self):
+        return 0
+
+    def close(self):
+        pass
+
+
+@pytest.fixture
+def device():
+    def make(*, workers=False):
+        made = Device(None, None, Dataplane(), [0], workers=workers)
+        made._tuns.append(Tun())
+        made.start()
+        return made
+
+    return make
+
+
+def test_a_lent_queue_is_turned_by_a_thread_and_given_back(device):
+    async def check():
+        made = device()
+        async with made.lent():
+            pass
+        await made.close()
+        assert made._dataplane.did == ["open", "lent", "given back", "close"]
+
+    uvloop.run(check())
+
+
+def test_a_device_closed_while_its_queue_is_lent_waits_for_it(device):
+    async def check():
+        made = device()
+        async with made.lent():
+            closing = asyncio.create_task(made.close())
+            await asyncio.sleep(0)
+        await closing
+        assert made._dataplane.did == ["open", "lent", "given back", "close"]
+
+    uvloop.run(check())
+
+
+def test_a_device_closed_while_its_queue_is_about_to_be_lent(device):
+    async def check():
+        made = device()
+
+        async def borrow():
+            async with made.lent():
+                pass
+
+        await asyncio.gather(borrow(), made.close())
+        assert made._dataplane.did == ["open", "lent", "given back", "close"]
+
+    uvloop.run(check())
+
+
+def test_nothing_is_lent_where_threads_turn_the_queues_anyway_or_none_is_open(device):
+    async def check():
+        made = device(workers=True)
+        async with made.lent():
+            pass
+        await made.close()
+        async with made.lent():
+            pass
+        assert made._dataplane.did == ["open", "lent", "given back", "close"], "the worker's own run, and no other"
+
+    uvloop.run(check())
