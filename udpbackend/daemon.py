@@ -7,6 +7,7 @@ above the line, configuration is consumed and refused; below it the machine is c
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -94,13 +95,7 @@ class Daemon:
         self._config, self._lease = file.config, self._registry.own(file, self._endpoint.public_ip)
         self._snapshot = self._registry.snapshot(file)
         self._refuse_loop()
-        self._backend = backend = UdpBackend(
-            file.config,
-            self._endpoint,
-            netlink,
-            self._settings,
-            published=self._metrics.observe_publish,
-        )
+        self._backend = backend = self._make_backend(netlink)
         parts.push_async_callback(backend.stop)
         await backend.prepare()
         subnet_env = SubnetEnv.prepare(self._settings.subnet_file)
@@ -121,6 +116,13 @@ class Daemon:
             tasks.create_task(backend.run(), name="backend")
             tasks.create_task(self._sampler.run(), name="sampler")
 
+    def _make_backend(self, netlink: Netlink) -> UdpBackend:
+        publish = self._metrics.observe_publish
+        try:
+            return UdpBackend(self._config, self._endpoint, netlink, self._settings, published=publish)
+        except ConfigError as error:
+            raise ConfigError(f"{self._settings.static_subnets}: {error}") from None
+
     async def _serve(self, parts: AsyncExitStack) -> None:
         server = Server(
             self,
@@ -140,6 +142,8 @@ class Daemon:
 
     def _ready(self) -> None:
         self._waiting_for = None
+        gc.collect()
+        gc.freeze()  # what is here now stays: the collector need not look at it again and again while packets wait
         logger.info(
             "ready: subnet %s of %s, %s on %s (%s), %d nodes",
             self._lease.subnet, self._config.network, self._endpoint.address, self._endpoint.interface,

@@ -35,6 +35,7 @@ async def over_unix(path, resource):
 
 @pytest.fixture
 def path(tmp_path):
+    (tmp_path / "run").mkdir()
     return tmp_path / "run" / "subnet.sock"
 
 
@@ -153,7 +154,7 @@ def test_thousands_of_peers_do_not_hold_up_the_loop(path):
 
 
 def test_a_socket_left_by_a_dead_daemon_is_replaced(path):
-    path.parent.mkdir()
+    path.parent.mkdir(exist_ok=True)
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(path))
 
@@ -176,7 +177,7 @@ def test_a_living_daemon_is_left_alone_and_named(path):
 
 
 def test_a_living_daemon_with_a_full_queue_is_left_alone(path):
-    path.parent.mkdir()
+    path.parent.mkdir(exist_ok=True)
     with socket.socket(socket.AF_UNIX) as busy, socket.socket(socket.AF_UNIX) as waiting:
         busy.bind(str(path))
         busy.listen(0)
@@ -186,7 +187,7 @@ def test_a_living_daemon_with_a_full_queue_is_left_alone(path):
 
 
 def test_a_file_that_is_no_socket_is_left_alone(path):
-    path.parent.mkdir()
+    path.parent.mkdir(exist_ok=True)
     path.write_text("precious")
     with pytest.raises(HostError, match="no socket"):
         bind(path)

@@ -6,6 +6,7 @@ import logging
 import os
 import socket
 import sys
+from contextlib import asynccontextmanager
 
 import jsonschema
 import pytest
@@ -25,8 +26,20 @@ async def command(path, *options):
     return process.returncode, out.decode(), err.decode()
 
 
+@asynccontextmanager
+async def ending(process):
+    """A program that a failed test leaves running would keep the event loop from ending."""
+    try:
+        yield
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
 @pytest.fixture
 def path(tmp_path):
+    (tmp_path / "run").mkdir(exist_ok=True)
     return tmp_path / "run" / "subnet.sock"
 
 
@@ -52,7 +65,7 @@ def test_the_command_gives_the_verdict_first_and_as_its_exit_status(path, change
 def test_the_command_without_a_daemon_names_the_socket(path):
     async def check():
         assert await command(path) == (3, "", f"udp-backend: not running: nobody listens on {path}\n")
-        path.parent.mkdir()
+        path.parent.mkdir(exist_ok=True)
         with socket.socket(socket.AF_UNIX) as dead:
             dead.bind(str(path))
         assert (await command(path))[0] == 3
@@ -109,7 +122,7 @@ def test_watch_prints_a_block_each_interval_and_survives_a_restart(path):
         pipe = asyncio.subprocess.PIPE
         argv = ("-m", "udpbackend", "status", f"--status-socket={path}", "-w", "0.1")
         process = await asyncio.create_subprocess_exec(sys.executable, *argv, stdout=pipe, stderr=pipe)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(30), ending(process):
             assert b"not running" in await process.stdout.readline()
             async with serving(path):
                 while b"ready, 1 of 2" not in await process.stdout.readline():
@@ -131,13 +144,14 @@ def test_watch_redraws_a_terminal_in_place_and_leaves_it_as_it_was(path):
         argv = ("-m", "udpbackend", "status", f"--status-socket={path}", "-w", "0.1", "--color=never")
         async with asyncio.timeout(30), serving(path):
             process = await asyncio.create_subprocess_exec(sys.executable, *argv, stdout=theirs)
-            shown = b""
-            while shown.count(status.REDRAW.encode()) < 3:
-                shown += await asyncio.to_thread(os.read, ours, 4096)
-            process.send_signal(2)
-            while not shown.endswith(b"\r\n") or status.WRAP_ON.encode() not in shown:
-                shown += await asyncio.to_thread(os.read, ours, 4096)
-            assert await process.wait() == 0
+            async with ending(process):
+                shown = b""
+                while shown.count(status.REDRAW.encode()) < 3:
+                    shown += await asyncio.to_thread(os.read, ours, 4096)
+                process.send_signal(2)
+                while not shown.endswith(b"\r\n") or status.WRAP_ON.encode() not in shown:
+                    shown += await asyncio.to_thread(os.read, ours, 4096)
+                assert await process.wait() == 0
         os.close(ours)
         os.close(theirs)
         assert shown.startswith((status.WRAP_OFF + status.CLEAR_ALL + status.REDRAW).encode() + b"ready, 1 of 2")

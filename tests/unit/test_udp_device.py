@@ -7,7 +7,7 @@ import select
 import pytest
 import uvloop
 
-from udpbackend.backends.udp_device import Device
+from udpbackend.backends.udp_device import Device, Plan
 
 
 class Dataplane:
@@ -48,7 +48,7 @@ class Tun:
 @pytest.fixture
 def device():
     def make(*, workers=False):
-        made = Device(None, None, Dataplane(), [0], workers=workers)
+        made = Device(None, None, Dataplane(), Plan([0], [], workers))
         made._tuns.append(Tun())
         made.start()
         return made

@@ -22,7 +22,7 @@ from udpbackend.backends.udp_device import Device, Plan, refuse_others_device
 from udpbackend.dataplane.native import CounterInfo, Dataplane, PeerCounters, counter_infos, pack_route
 from udpbackend.dataplane.tun import check_tun_access
 from udpbackend.errors import ConfigError, HostError
-from udpbackend.host.addresses import local_addresses
+from udpbackend.host.addresses import local_addresses, underlay_problem
 from udpbackend.host.flannel0 import OverlayLink
 from udpbackend.host.netlink import Netlink
 from udpbackend.host.overlay_plan import Overlay
@@ -85,6 +85,7 @@ class UdpBackend:
         self._published_at = 0.0
         self._routes = 0
         self._local: tuple[IPv4Address, ...] = ()
+        self._underlay_problem: str | None = None
         self._own: Lease | None = None
         self._snapshot: Snapshot | None = None
         self._source_ports = settings.source_ports
@@ -146,6 +147,7 @@ class UdpBackend:
             try:
                 await self._device.repair()
                 await self._follow_addresses()
+                await self._look_at_underlay()
             except HostError as error:
                 log.warning("%s", error)
             self._dataplane.reclaim()
@@ -177,7 +179,10 @@ class UdpBackend:
             in_flight=plane.in_flight() if plane else 0,
             last_error=plane.last_error() if plane else None,
             kernel=kernel,
-            problems=self._device.problems if self._device else (),
+            problems=(
+                *(self._device.problems if self._device else ()),
+                *([self._underlay_problem] if self._underlay_problem else []),
+            ),
             routes=self._routes,
         )
 
@@ -224,6 +229,13 @@ class UdpBackend:
         if local != self._local:
             self._local = local
             await self._publish()
+
+    async def _look_at_underlay(self) -> None:
+        """Notes whether datagrams can leave; what is wrong here is the administrator's to mend."""
+        problem = await underlay_problem(self._netlink, self._endpoint)
+        if problem != self._underlay_problem:
+            log.warning("%s", problem or f"interface {self._endpoint.interface} is back")
+        self._underlay_problem = problem
 
     async def _kernel_drops(self) -> dict[str, int]:
         drops = {}

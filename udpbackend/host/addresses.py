@@ -62,6 +62,24 @@ async def local_addresses(netlink: Netlink) -> tuple[IPv4Address, ...]:
     return tuple(sorted({_address(message).ip for message in await netlink.call(read)}))
 
 
+async def underlay_problem(netlink: Netlink, endpoint: Endpoint) -> str | None:
+    """Why no datagram can leave by the endpoint's interface now, as far as the interface itself tells."""
+
+    async def read(ip: Any) -> tuple[Any, list[Any]]:
+        with failing(f"look at {endpoint.interface}"):
+            link = await rtnetlink.link(ip, index=endpoint.index)
+            return link, [] if link is None else await rtnetlink.addresses(ip)
+
+    link, addresses = await netlink.call(read)
+    if link is None:
+        return f"interface {endpoint.interface} is gone"
+    if not link["flags"] & rtnetlink.IFF_UP:
+        return f"interface {endpoint.interface} is down: set it up again (ip link set {endpoint.interface} up)"
+    if all(_address(message).ip != endpoint.address for message in addresses):
+        return f"interface {endpoint.interface} has lost the address {endpoint.address}"
+    return None
+
+
 def _address(message: Any) -> Address:
     # IFA_LOCAL is ours; on a point-to-point link IFA_ADDRESS is the other end's.
     text = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")

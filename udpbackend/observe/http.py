@@ -156,7 +156,6 @@ def bind(path: Path) -> socket.socket:
     """A unix socket at `path`, mode 0600, not yet listening. What a dead daemon left there is removed."""
     bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         _clear(path)
         bound.bind(str(path))
         path.chmod(0o600)  # nobody can connect before it listens
