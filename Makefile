@@ -10,6 +10,7 @@ STAMP := .venv/.stamp
 NODES ?= 2
 SECONDS ?= 5
 ARGS ?=
+JSON ?= bench/results/full.json
 
 # The first interpreter that is new enough and can make a virtual environment with pip in it.
 FIND_PYTHON = for python in $(PYTHON) python3.11 python3 python3.12 python3.13 python3.14; do \
@@ -19,7 +20,7 @@ HAS_PYTHON_H = import os, sys, sysconfig; sys.exit(not os.path.exists(sysconfig.
 
 include native/check.mk
 
-.PHONY: help setup packages demo test check clean
+.PHONY: help setup packages demo test check clean bench bench-quick bench-docs bench-micro bench-packages
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
@@ -56,7 +57,30 @@ $(STAMP): pyproject.toml setup.py native/build_ffi.py native/flags.txt $(wildcar
 demo: setup ## two hosts, pods and real traffic in namespaces, in under a minute (NODES=3 for more)
 	@$(BIN)/python -m bench.demo --nodes $(NODES) --seconds $(SECONDS)
 
-test: setup ## every test: C with sanitizers, Python, namespaces (as root)
+bench: bench-packages ## overlays against kernel VXLAN: the rows that matter, at most 40 minutes (ARGS=--all for all)
+	@$(BIN)/python -m bench $(ARGS)
+
+bench-quick: bench-packages ## the core ratios, at most 100 seconds
+	@$(BIN)/python -m bench --quick $(ARGS)
+
+# Against the C code itself, with the programs of bench/micro, each built with the archive of all native/*.c.
+MICRO := $(patsubst bench/micro/%.c,%,$(wildcard bench/micro/*.c))
+$(eval $(call programs,micro,$(CC),,,bench/micro))
+
+bench-micro: packages $(MICRO:%=$(CHECK_BUILD)/micro/run/%) ## checksum, lookup, segment, coalesce: best of many
+	@for program in $(filter-out packages,$^); do "$$program" && echo || exit 1; done
+
+bench-docs: setup ## docs/benchmarks.md and its plots, from a JSON file (JSON=bench/results/full.json)
+	@$(BIN)/python -c 'import matplotlib' 2>/dev/null || \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
+	@$(BIN)/python -m bench docs $(JSON)
+
+bench-packages: setup
+	@missing=; need() { command -v "$$1" >/dev/null 2>&1 || missing="$$missing $$2"; }; \
+	PATH="$$PATH:/usr/sbin:/sbin"; need sockperf sockperf; need ethtool ethtool; \
+	$(INSTALL_MISSING)
+
+test: bench-packages ## every test: C with sanitizers, Python, namespaces (as root)
 	@$(MAKE) -j2 --output-sync=target c-test c-test-tsan
 	@$(BIN)/python -m pytest $(ARGS)
 

@@ -5,7 +5,7 @@
 #ifndef UDPB_ANSWER_H
 #define UDPB_ANSWER_H
 
-#include "packet.h"
+#include "icmp.h"
 #include "stats.h"
 #include "tun_io.h"
 

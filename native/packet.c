@@ -9,10 +9,6 @@
  * total length is exactly the number of bytes; everything after that may read `header_bytes` and `length` without
  * looking again. IPv6 extension headers, transport headers and payloads are the hosts' own business and pass unread.
  *
- * ICMP errors are answers to a packet that could not be sent on. The rules of packet_may_answer keep two machines from
- * answering each other's answers, and one packet from raising an answer from many. An error built here is itself never
- * answered, by the same rules.
- *
  * Fragments are slices of the payload, each behind a header of its own; the payload is not copied. Offsets count from
  * where the packet stood in its datagram, as the packet may be a fragment already: then its own offset is added, and
  * its last slice still has "more fragments" set if the packet had. All but the last slice are multiples of eight.
@@ -29,11 +25,8 @@
 
 /* Where the fields of an IPv4 header stand (RFC 791, 3.1). */
 enum {
-	IPV4_TOS = 1,
 	IPV4_TOTAL_LENGTH = 2,
-	IPV4_IDENTIFICATION = 4,
 	IPV4_FRAGMENT = 6, /* flags and offset */
-	IPV4_TTL = 8,
 	IPV4_PROTOCOL = 9,
 	IPV4_CHECKSUM = 10,
 	IPV4_SOURCE = 12,
@@ -58,20 +51,6 @@ enum {
 	IPV6_DESTINATION = 24,
 	IPV6_HEADER_BYTES = 40,
 };
-
-/* ... of an ICMP destination unreachable (RFC 792; RFC 1191, 4). */
-enum {
-	ICMP_TYPE = 0,
-	ICMP_CODE = 1,
-	ICMP_CHECKSUM = 2,
-	ICMP_NEXT_HOP_MTU = 6,
-	ICMP_HEADER_BYTES = 8,
-};
-
-#define PROTOCOL_ICMP 1
-
-#define ICMP_TTL 64
-#define ICMP_TOS 0xc0 /* internetwork control */
 
 static uint16_t load_16(const uint8_t *at)
 {
@@ -178,46 +157,19 @@ static bool ipv6_is_no_host(const uint8_t *address)
 
 	if (address[0] == 0xff) /* multicast */
 		return true;
+	if (address[0] == 0xfe && (address[1] & 0xc0) == 0x80) /* fe80::/10 link-local */
+		return true;
 	if (!memcmp(address, v4_mapped, sizeof(v4_mapped)))
 		return true;
 	return !memcmp(address, zeros, sizeof(zeros)) && address[15] <= 1; /* :: unspecified, ::1 loopback */
 }
 
-bool packet_source_is_martian(const struct packet *p)
+bool packet_is_no_host(uint8_t version, const uint8_t *address)
 {
-	return p->version == 4 ? ipv4_is_no_host(p->source) : ipv6_is_no_host(p->source);
+	return version == 4 ? ipv4_is_no_host(address) : ipv6_is_no_host(address);
 }
 
-/* ---- ICMP errors ---- */
-
-/* Whether an ICMP type is a query or its reply, as against an error or something unknown. */
-static bool icmp_is_query(uint8_t type)
-{
-	switch (type) {
-	case 0: /* echo reply */
-	case 8: /* echo */
-	case 9: /* router advertisement */
-	case 10: /* router solicitation */
-	case 13 ... 18: /* timestamp, information and address mask, with their replies */
-		return true;
-	default:
-		return false;
-	}
-}
-
-bool packet_may_answer(const struct packet *about)
-{
-	if (about->version != 4)
-		return false;
-	if (ipv4_is_no_host(about->source) || ipv4_is_no_host(about->destination))
-		return false;
-	if (load_16(about->bytes + IPV4_FRAGMENT) & FRAGMENT_OFFSET)
-		return false;
-	if (about->protocol == PROTOCOL_ICMP)
-		return about->length > about->header_bytes &&
-		       icmp_is_query(about->bytes[about->header_bytes + ICMP_TYPE]);
-	return true;
-}
+/* ---- fragments ---- */
 
 /* Fills in the header's checksum, the last thing to be done to a header. */
 static void seal_ipv4(uint8_t *header, size_t header_bytes)
@@ -225,38 +177,6 @@ static void seal_ipv4(uint8_t *header, size_t header_bytes)
 	store_checksum(header + IPV4_CHECKSUM, 0);
 	store_checksum(header + IPV4_CHECKSUM, checksum_finish(checksum_add(0, header, header_bytes)));
 }
-
-size_t packet_icmp_unreachable(const struct packet *about, uint8_t code, uint16_t next_hop_mtu, uint32_t source_be,
-			       uint8_t *out)
-{
-	size_t quote_max = PACKET_ICMP_MAX_BYTES - IPV4_HEADER_BYTES - ICMP_HEADER_BYTES;
-	size_t quote_bytes = about->length < quote_max ? about->length : quote_max;
-	size_t icmp_bytes = ICMP_HEADER_BYTES + quote_bytes;
-	size_t length = IPV4_HEADER_BYTES + icmp_bytes;
-	uint8_t *icmp = out + IPV4_HEADER_BYTES;
-
-	memset(out, 0, IPV4_HEADER_BYTES + ICMP_HEADER_BYTES);
-	out[0] = 4 << 4 | IPV4_HEADER_BYTES / 4;
-	out[IPV4_TOS] = ICMP_TOS;
-	store_16(out + IPV4_TOTAL_LENGTH, (uint16_t)length);
-	/* Without DF an identification must not repeat soon (RFC 6864). The packet's own serves, and needs no state. */
-	memcpy(out + IPV4_IDENTIFICATION, about->bytes + IPV4_IDENTIFICATION, 2);
-	out[IPV4_TTL] = ICMP_TTL;
-	out[IPV4_PROTOCOL] = PROTOCOL_ICMP;
-	memcpy(out + IPV4_SOURCE, &source_be, 4);
-	memcpy(out + IPV4_DESTINATION, about->source, 4);
-	seal_ipv4(out, IPV4_HEADER_BYTES);
-
-	icmp[ICMP_TYPE] = PACKET_ICMP_UNREACHABLE;
-	icmp[ICMP_CODE] = code;
-	if (code == PACKET_ICMP_FRAGMENTATION_NEEDED)
-		store_16(icmp + ICMP_NEXT_HOP_MTU, next_hop_mtu);
-	memcpy(icmp + ICMP_HEADER_BYTES, about->bytes, quote_bytes);
-	store_checksum(icmp + ICMP_CHECKSUM, checksum_finish(checksum_add(0, icmp, icmp_bytes)));
-	return length;
-}
-
-/* ---- fragments ---- */
 
 /* Copies the options that go into every fragment, padded to whole words. A malformed option ends the copy: there is no
  * telling where the next one would begin. Returns the bytes written, no more than the options had. */

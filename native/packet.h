@@ -1,7 +1,7 @@
-/* packet: one inner IP packet as bytes: is it well formed, where are its parts, and what do we answer to it?
+/* packet: one inner IP packet as bytes: is it well formed, and where are its parts?
  *
- * Owns validation of IPv4 and IPv6 headers, finishing a checksum that the kernel left partial, building ICMP errors and
- * cutting a packet into fragments. Pure: no fd, no allocation, no clock. It must not know sockets, routes or peers.
+ * Owns validation of IPv4 and IPv6 headers, finishing a checksum that the kernel left partial, and cutting a packet into
+ * fragments. Pure: no fd, no allocation, no clock. It must not know sockets, routes or peers.
  */
 #ifndef UDPB_PACKET_H
 #define UDPB_PACKET_H
@@ -13,7 +13,6 @@
 #define PACKET_MIN_BYTES 20 /* the shortest IPv4 packet (RFC 791) */
 #define PACKET_MAX_BYTES 65535
 #define PACKET_HEADER_MAX_BYTES 60 /* IPv4 with all options */
-#define PACKET_ICMP_MAX_BYTES 576  /* RFC 1812, 4.3.2.3: an ICMP error is no longer than this */
 
 /* What is wrong with a packet. Each but PACKET_OK has its own drop counter in each direction. */
 enum packet_fault {
@@ -46,25 +45,15 @@ enum packet_fault packet_parse(const uint8_t *bytes, size_t len, struct packet *
  * is odd, which no checksum's is; the packet is then as it was. */
 int packet_finish_checksum(uint8_t *bytes, size_t len, uint16_t start, uint16_t offset);
 
-/* Whether an ICMP error about this IPv4 packet may be sent at all (RFC 1122, 3.2.2; RFC 1812, 4.3.2.7): not about an
- * ICMP error or an ICMP of unknown type, not about a fragment other than the first, not when its source or destination
- * is a multicast, limited broadcast, loopback, zero or class E address. False for IPv6. */
-bool packet_may_answer(const struct packet *about);
+/* Whether an address (4 or 16 bytes) can be no host's on a network: zero network, loopback, multicast, class E and
+ * limited broadcast; IPv6 unspecified, loopback, multicast, v4-mapped, and link-local, which no packet brings through a
+ * tunnel. */
+bool packet_is_no_host(uint8_t version, const uint8_t *address);
 
-/* Whether an IPv4 or IPv6 source address can be no host's on a network: zero network, loopback, multicast, class E and
- * limited broadcast; IPv6 unspecified, loopback, multicast, v4-mapped. */
-bool packet_source_is_martian(const struct packet *p);
-
-#define PACKET_ICMP_UNREACHABLE 3
-#define PACKET_ICMP_HOST_UNREACHABLE 1
-#define PACKET_ICMP_FRAGMENTATION_NEEDED 4
-
-/* Builds an ICMP destination-unreachable error (RFC 792; next-hop MTU of RFC 1191 in code 4, else 0) from `source_be`
- * to the source of `about`, an IPv4 packet, quoting as much of it as fits PACKET_ICMP_MAX_BYTES. TTL 64, DF clear, TOS
- * 0xc0 as Linux sends it. `out` holds at least PACKET_ICMP_MAX_BYTES and does not overlap `about`. Returns its length
- * in bytes. */
-size_t packet_icmp_unreachable(const struct packet *about, uint8_t code, uint16_t next_hop_mtu, uint32_t source_be,
-			       uint8_t *out);
+static inline bool packet_source_is_martian(const struct packet *p)
+{
+	return packet_is_no_host(p->version, p->source);
+}
 
 /* One fragment: a header to be sent in front of a slice of the original packet's bytes. */
 struct packet_fragment {

@@ -97,7 +97,7 @@ class Daemon:
         self._refuse_loop()
         self._backend = backend = self._make_backend(netlink)
         parts.push_async_callback(backend.stop)
-        await backend.prepare()
+        await backend.prepare(ipv6=self._lease.ipv6_subnet is not None)
         subnet_env = SubnetEnv.prepare(self._settings.subnet_file)
         undo.callback(subnet_env.abort)
         self._sampler = Sampler(backend.infos(), backend.counters)
@@ -108,7 +108,7 @@ class Daemon:
         undo.push_async_callback(backend.undo)
         self._waiting_for = "the dataplane"
         await backend.start(self._lease, self._snapshot)
-        subnet_env.commit(render(file.config.network, self._lease.subnet, backend.mtu, ip_masq=False))
+        subnet_env.commit(self._subnet_env(backend.mtu))
         undo.pop_all()
         self._ready()
         async with asyncio.TaskGroup() as tasks:
@@ -140,15 +140,25 @@ class Daemon:
             await self._backend.apply(snapshot)
             logger.info("%d nodes, revision %d: routes published", len(snapshot.leases), snapshot.revision)
 
+    def _subnet_env(self, mtu: int) -> str:
+        lease, ipv6 = self._lease, self._config.ipv6
+        share6 = (ipv6.network, lease.ipv6_subnet) if ipv6 and lease.ipv6_subnet else None
+        return render(self._config.network, lease.subnet, mtu, ip_masq=False, ipv6=share6)
+
     def _ready(self) -> None:
         self._waiting_for = None
         gc.collect()
         gc.freeze()  # what is here now stays: the collector need not look at it again and again while packets wait
+        lease, ipv6 = self._lease, self._config.ipv6
         logger.info(
             "ready: subnet %s of %s, %s on %s (%s), %d nodes",
-            self._lease.subnet, self._config.network, self._endpoint.address, self._endpoint.interface,
+            lease.subnet, self._config.network, self._endpoint.address, self._endpoint.interface,
             f"public IP {self._endpoint.public_ip}, port {self._backend.options.port}", len(self._snapshot.leases),
         )  # fmt: skip
+        if ipv6 and lease.ipv6_subnet:
+            logger.info("IPv6: subnet %s of %s", lease.ipv6_subnet, ipv6.network)
+        elif ipv6:
+            logger.info("no IPv6 here: this node has no IPv6Subnet")
         notify("READY=1", f"STATUS=subnet {self._lease.subnet}, {len(self._snapshot.leases)} nodes")
 
     def _refuse_loop(self) -> None:
@@ -178,10 +188,13 @@ class Daemon:
             problems=seen.problems,
             network=self._config,
             subnet=self._lease.subnet,
+            ipv6_subnet=self._lease.ipv6_subnet,
             port=self._backend.options.port,
             source_check=self._settings.source_check,
             endpoint=self._endpoint,
-            overlay=None if overlay is None else Overlay(device="flannel0", address=overlay.address, mtu=overlay.mtu),
+            overlay=None
+            if overlay is None
+            else Overlay(device="flannel0", address=overlay.address, address6=overlay.address6, mtu=overlay.mtu),
             offloads=seen.offloads,
             registry=RegistryView(
                 kind=state.kind,

@@ -69,7 +69,7 @@ REFUSED = {
     "kube-annotation-prefix": _KUBE,
     "net-config-path": f"the network's configuration stands in the same file as the nodes, {_STATIC}",
     "set-node-network-unavailable": _KUBE,
-    "public-ipv6": "IPv6 networks are not built yet; leave it out",
+    "public-ipv6": "datagrams travel over IPv4, whatever is inside; leave it out",
     "ip-masq": _RULES,
     "ip-masq-fully-random-disable": _RULES,
     "iptables-resync": _RULES,

@@ -87,6 +87,15 @@ class BackendConfig(msgspec.Struct, frozen=True):
     options: dict[str, Any]
 
 
+class IPv6Config(msgspec.Struct, frozen=True):
+    """The IPv6 half of a network configuration: flannel's keys that begin with IPv6."""
+
+    network: Prefix
+    subnet_len: int
+    subnet_min: IPv6Address
+    subnet_max: IPv6Address
+
+
 class NetworkConfig(msgspec.Struct, frozen=True):
     """A validated network configuration; flannel's keys, masked and with their defaults filled in."""
 
@@ -95,6 +104,8 @@ class NetworkConfig(msgspec.Struct, frozen=True):
     subnet_min: IPv4Address
     subnet_max: IPv4Address
     backend: BackendConfig
+    ipv6: IPv6Config | None = None
+    """None where EnableIPv6 is false, whatever the other IPv6 keys say."""
 
 
 class Endpoint(msgspec.Struct, frozen=True):
@@ -117,6 +128,8 @@ class Lease(msgspec.Struct, frozen=True, gc=False):
     """The node's PublicIP, an integer in host order."""
     node: str = ""
     """The node's name where the registry knows one."""
+    ipv6_subnet: Prefix | None = None
+    """Its share of the network's IPv6 half; None for a node that is to be sent no IPv6."""
 
     @property
     def public_address(self) -> IPv4Address:

@@ -6,12 +6,13 @@ Knows the daemon only as an operator does: its flags, its status command, its ex
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from bench.lab.process import Process
-from bench.lab.topology import NETWORK, Host, Lab
+from bench.lab.topology import NETWORK, NETWORK6, Host, Lab
 from bench.lab.wait import LabError, until
 
 PORT = 8285
@@ -66,18 +67,35 @@ def unbalanced(status: dict[str, Any]) -> list[str]:
 class Overlay:
     """The daemons. Entering the context starts none; leaving it stops what runs, without judging it."""
 
-    def __init__(self, lab: Lab, *arguments: str, backend: dict[str, Any] | None = None) -> None:
-        """`arguments`: more flags for every daemon; `backend`: more keys for the configuration's Backend object."""
+    def __init__(
+        self,
+        lab: Lab,
+        *arguments: str,
+        backend: dict[str, Any] | None = None,
+        network: str = NETWORK,
+        others: Sequence[dict[str, str]] = (),
+    ) -> None:
+        """`arguments`: more flags for every daemon; `backend`: more keys for the configuration's Backend object.
+
+        `network` holds the laboratory's own; `others` are nodes that the registry names and nobody runs.
+        """
         self.lab = lab
         self._arguments = arguments
         self._running: dict[str, Process] = {}
         self._registry = lab.directory / "subnets.json"
-        document = {
-            "Network": NETWORK,
+        document: dict[str, Any] = {
+            "Network": network,
             "SubnetLen": 24,
             "Backend": {"Type": "udp", "Port": PORT, **(backend or {})},
-            "Nodes": [{"Name": host.name, "PublicIP": host.address, "Subnet": host.subnet} for host in lab.hosts],
+            "Nodes": [
+                *({"Name": host.name, "PublicIP": host.address, "Subnet": host.subnet} for host in lab.hosts),
+                *others,
+            ],
         }
+        if lab.ipv6:
+            document |= {"EnableIPv6": True, "IPv6Network": NETWORK6}
+            for host, node in zip(lab.hosts, document["Nodes"], strict=False):
+                node["IPv6Subnet"] = host.subnet6
         self._registry.write_text(json.dumps(document, indent=2) + "\n")
 
     def __enter__(self) -> Self:
@@ -87,6 +105,11 @@ class Overlay:
         for process in list(self._running.values()):
             process.stop()
         self._running.clear()
+
+    @property
+    def registry(self) -> Path:
+        """The file that every daemon reads and follows."""
+        return self._registry
 
     @property
     def running(self) -> list[Host]:

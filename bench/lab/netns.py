@@ -109,8 +109,10 @@ class Namespace:
 class Namespaces:
     """Makes namespaces and deletes all of them when the context ends."""
 
-    def __init__(self, processes: Processes) -> None:
+    def __init__(self, processes: Processes, *, ipv6: bool = False) -> None:
+        """`ipv6`: whether they have it."""
         self._processes = processes
+        self._ipv6 = ipv6
         self._stack = ExitStack()
         self._prefix = f"udpb-{os.getpid()}-{next(_serial)}-"
 
@@ -122,13 +124,14 @@ class Namespaces:
             self._stack.close()  # one that cannot be deleted does not keep the others
 
     def add(self, label: str) -> Namespace:
-        """Makes a namespace with loopback up and IPv6 off: no router solicitations, no duplicate address detection."""
+        """Makes a namespace with loopback up and IPv6 off, or at least quiet: nothing is sent that nobody asked for."""
         namespace = Namespace(self._prefix + label, self._processes)
         self._stack.callback(self._delete, namespace)  # before it exists: an interruption in between must not lose it
         run(["ip", "netns", "add", namespace.name])
         if Path("/proc/sys/net/ipv6").exists():
-            namespace.sysctl("ipv6/conf/all/disable_ipv6", "1")
-            namespace.sysctl("ipv6/conf/default/disable_ipv6", "1")
+            quiet = {"router_solicitations": "0", "accept_dad": "0"} if self._ipv6 else {"disable_ipv6": "1"}
+            for scope, (key, value) in itertools.product(("all", "default"), quiet.items()):
+                namespace.sysctl(f"ipv6/conf/{scope}/{key}", value)
         namespace.ip("link set lo up")
         return namespace
 

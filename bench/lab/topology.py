@@ -7,6 +7,7 @@
                   eth0 192.168.77.1 ==== veth ==== 192.168.77.2 eth0
 
 With more than two hosts, their eth0 meet on a bridge in a namespace of its own, `wire`. Hosts have no default route.
+With `ipv6`, cni0 and the pod of host n have fd00:5:0:n::1 and ::2 as well; the underlay stays IPv4.
 Owns addresses, links and what stands on them until the context ends; knows nothing of daemons or traffic.
 """
 
@@ -23,6 +24,7 @@ from bench.lab.process import Processes
 from bench.lab.wait import LabError, until
 
 NETWORK = "10.5.0.0/16"
+NETWORK6 = "fd00:5::/48"
 HOSTS_MAX = len(string.ascii_lowercase)
 ENCAPSULATION_BYTES = 28
 """Outer IPv4 header (20) and UDP header (8)."""
@@ -63,18 +65,36 @@ class Host:
         """Of the pod's eth0."""
         return f"10.5.{self.number}.2"
 
+    @property
+    def subnet6(self) -> str:
+        """Its share of the overlay's IPv6 half, where the laboratory has one; likewise the next two."""
+        return f"fd00:5:0:{self.number}::/64"
+
+    @property
+    def gateway6(self) -> str:
+        """Of cni0."""
+        return f"fd00:5:0:{self.number}::1"
+
+    @property
+    def pod_address6(self) -> str:
+        """Of the pod's eth0."""
+        return f"fd00:5:0:{self.number}::2"
+
 
 class Lab:
     """Hosts, pods and the links between them, up and answering when the context is entered, gone when it ends."""
 
-    def __init__(self, hosts: int = 2, mtu: int = 1500, congestion: str = "") -> None:
+    def __init__(self, hosts: int = 2, mtu: int = 1500, congestion: str = "", *, ipv6: bool = False) -> None:
         """`mtu`: of the underlay, in bytes. `congestion`: TCP congestion control of every namespace; empty leaves it.
+
+        `ipv6`: hosts and pods have IPv6 beside IPv4, and IPv6 addresses inside the overlay.
 
         The kernel lets a namespace choose only what the initial one allows; reno is always allowed.
         """
         if not 2 <= hosts <= HOSTS_MAX:
             raise LabError(f"a laboratory has 2 to {HOSTS_MAX} hosts, not {hosts}")
         self.mtu = mtu
+        self.ipv6 = ipv6
         self.hosts: list[Host] = []
         self.directory = Path()
         """Temporary; every program's log lies here, named after it."""
@@ -87,7 +107,7 @@ class Lab:
             stack.enter_context(sigterm_unwinds())
             self.directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="udpb-lab-")))
             processes = stack.enter_context(Processes(self.directory))
-            namespaces = stack.enter_context(Namespaces(processes))
+            namespaces = stack.enter_context(Namespaces(processes, ipv6=self.ipv6))
             # Programs end before their namespaces do, so that they end well; Namespaces ends what escaped.
             stack.callback(processes.stop_all)
             self._build(namespaces)
@@ -114,6 +134,8 @@ class Lab:
             self._answers(self.hosts[0].namespace, host.address)
         for host in self.hosts:
             self._answers(host.pod, host.gateway)
+            if self.ipv6:
+                self._answers(host.pod, host.gateway6)
 
     def _host(self, namespaces: Namespaces, number: int) -> Host:
         letter = string.ascii_lowercase[number - 1]
@@ -134,6 +156,10 @@ class Lab:
             "link set eth0 up",
             f"route add default via {host.gateway}",
         )
+        if self.ipv6:
+            host.namespace.sysctl("ipv6/conf/all/forwarding", "1")
+            host.namespace.ip(f"address add {host.gateway6}/64 dev cni0")
+            host.pod.ip(f"address add {host.pod_address6}/64 dev eth0", f"route add default via {host.gateway6}")
         return host
 
     def _wire(self, wire: Namespace) -> None:

@@ -49,10 +49,15 @@ def ping(  # noqa: PLR0913  (these are ping's own options)
 
 
 @contextmanager
-def iperf_server(namespace: Namespace, port: int = PORT) -> Iterator[Process]:
-    """An iperf3 server for one run, listening when the context is entered."""
+def iperf_server(namespace: Namespace, port: int = PORT, address: str = "", *, family: str = "-4") -> Iterator[Process]:
+    """An iperf3 server for one run, listening when the context is entered.
+
+    On a host of several addresses it has to be told the one that its clients use: over UDP the kernel chooses the
+    sender of the first answer, and a client believes only the address it has called.
+    """
+    bound = ["--bind", address] if address else []
     server = namespace.start(
-        "iperf3", "--server", "--one-off", "-4", "--port", str(port), name=f"iperf3-server-{next(_serial)}"
+        "iperf3", "--server", "--one-off", family, "--port", str(port), *bound, name=f"iperf3-server-{next(_serial)}"
     )
 
     def listening() -> bool:
@@ -74,6 +79,8 @@ class Way:
     client: Namespace
     server: Namespace
     address: str
+    source: str = ""
+    """The client's own address; empty leaves the choice to the kernel."""
 
 
 def tcp(way: Way, *, seconds: int = 5, reverse: bool = False, streams: int = 1) -> parse.Tcp:
@@ -97,7 +104,9 @@ def udp(
 
 def _run(way: Way, seconds: int, options: list[str], read: Callable[[str], T]) -> T:
     command = ["iperf3", "--client", way.address, "--time", str(seconds), "--json", "--connect-timeout", "3000"]
-    with iperf_server(way.server) as process:
+    command += ["--bind", way.source] if way.source else []
+    address, family = way.address if way.source else "", "-6" if ":" in way.address else "-4"
+    with iperf_server(way.server, address=address, family=family) as process:
         # A failing iperf3 still prints JSON; `read` turns the error in it into ours.
         said = way.client.run(*command, *options, deadline_s=seconds + SLACK_S, check=False)
         try:

@@ -196,6 +196,16 @@ static void test_refuses_any(void)
 	REFUSES(U, a.payload_bytes = 0);
 }
 
+/* Changes two payload bytes so that the UDP checksum is zero, which is sent as 0xffff. */
+static void zero_sum(uint8_t *bytes, size_t len, size_t at)
+{
+	put_16(bytes + at + 10, 0);
+	put_16(bytes + at + 6, 0);
+	put_16(bytes + at + 10, 0xffff - sum_16(pseudo_sum(bytes, len, at, UDP), bytes + at, len - at));
+	seal_transport(bytes, len, at, UDP);
+	CHECK(get_16(bytes + at + 6) == 0xffff);
+}
+
 static void test_refuses_bytes(void)
 {
 	BYTES(ALL, true, );
@@ -208,15 +218,22 @@ static void test_refuses_bytes(void)
 	BYTES(U, false, put_16(two + at + 6, 0)); /* none at all */
 	BYTES(U, false, put_16(one + at + 6, 0));
 	BYTES(U, false, (put_16(one + at + 6, 0), put_16(two + at + 6, 0)));
-	BYTES(U, false, (put_16(two + at + 4, (uint32_t)(len - at - 1)), put_16(two + at + 6, 0)));
-	BYTES(U, false, (put_16(two + at + 4, 8), put_16(two + at + 6, 0)));
-	BYTES(U, false, (put_16(two + at + 4, 7), put_16(two + at + 6, 0)));
-	BYTES(U, false, (put_16(two + at + 4, 65535), put_16(two + at + 6, 0)));
+	/* A length that is not the packet's, under a checksum that is right. */
+	BYTES(U, false, (put_16(two + at + 4, (uint32_t)(len - at - 1)), seal_transport(two, len, at, UDP)));
+	BYTES(U, false, (put_16(two + at + 4, 8), seal_transport(two, len, at, UDP)));
+	BYTES(U, false, (put_16(two + at + 4, 7), seal_transport(two, len, at, UDP)));
+	BYTES(U, false, (put_16(two + at + 4, 65535), seal_transport(two, len, at, UDP)));
+	BYTES(U, false, (put_16(one + at + 4, 8), put_16(two + at + 4, 8), seal_transport(one, len, at, UDP),
+			 seal_transport(two, len, at, UDP)));
+	/* None at all, where the right one is written 0xffff: the sum agrees, but nobody has vouched for it. */
+	BYTES(U, true, zero_sum(two, len, at));
+	BYTES(U, false, (zero_sum(two, len, at), put_16(two + at + 6, 0)));
 	/* A header length that lies, under a checksum that is right. */
 	BYTES(T, false, (two[at + 12] = 0x40, seal_transport(two, len, at, TCP)));
 	BYTES(T, false, (two[at + 12] = 0, seal_transport(two, len, at, TCP)));
 	BYTES(T, false, (two[at + 12] = 0x60, seal_transport(two, len, at, TCP)));
-	BYTES(T, false, (one[at + 12] = 0, two[at + 12] = 0, seal_transport(one, len, at, TCP), seal_transport(two, len, at, TCP)));
+	BYTES(T, false, (one[at + 12] = 0, two[at + 12] = 0, seal_transport(one, len, at, TCP),
+			 seal_transport(two, len, at, TCP)));
 }
 
 /* ---- more than two ---- */
@@ -356,12 +373,12 @@ static void test_short(void)
 	for (size_t payload = 0; payload < 40; payload++) {
 		for (int k = 0; k < 4; k++) {
 			uint8_t protocol = k < 2 ? TCP : UDP, *bytes;
+			struct ipv4_spec spec = { .protocol = protocol, .payload_bytes = payload };
 			size_t len;
 
 			batch_begin(&batch, ALL_KINDS);
 			for (int i = 0; i < 2; i++) {
-				bytes = k % 2 ? make_ipv6(protocol, payload, &len)
-					      : make_ipv4((struct ipv4_spec){ .protocol = protocol, .payload_bytes = payload }, &len);
+				bytes = k % 2 ? make_ipv6(protocol, payload, &len) : make_ipv4(spec, &len);
 				CHECK(batch_add(&batch, bytes, len));
 				free(bytes);
 			}

@@ -1,5 +1,5 @@
-/* test_coalesce_joined: coalesce(segment(p)) is p again, virtio header and all, as far as TCP's flags allow; and a packet with
- * one bit turned, anywhere that its checksum covers, comes out as it came.
+/* test_coalesce_joined: coalesce(segment(p)) is p again, virtio header and all, as far as TCP's flags allow; and a packet
+ * with one bit turned, anywhere that its checksum covers, comes out as it came.
  */
 #include "merged.h"
 
@@ -148,8 +148,8 @@ static bool is_covered(const struct shape *shape, size_t bit)
 	return shape->version == 4 || bit >= 64 || (bit >= 32 && bit < 56);
 }
 
-/* Three packets that would merge; one bit of the middle one is turned. It must come out exactly so, if at all, and the kernel
- * must be left to verify it. */
+/* Three packets that would merge; one bit of the middle one is turned. It must come out exactly so, if at all, and the
+ * kernel must be left to verify it. */
 static void turn_bit(const struct shape *shape, size_t bit)
 {
 	static uint8_t bytes[SUPER_ROOM];

@@ -103,13 +103,15 @@ static size_t room(const struct shape *shape)
 
 static void test_sizes(void)
 {
-	static const size_t sizes[] = {1, 2, 3, 7, 8, 31, 32, 33, 127, 128, 129, 536, 537, 1398, 1400, 1432, 1447, 8932, 32000};
+	static const size_t sizes[] = {1,   2,   3,   7,   8,    31,   32,   33,   127,  128,
+				       129, 536, 537, 1398, 1400, 1432, 1447, 8932, 32000};
 
 	for (int k = 0; k < 4; k++) {
 		for (size_t i = 0; i < COUNT(sizes); i++) {
 			struct shape shape = kind(k);
 			size_t size = sizes[i], most = room(&shape);
-			size_t payloads[] = {size + 1, 2 * size - (size > 1), 2 * size, 2 * size + 1, 10 * size + size / 2 + 1, most};
+			size_t payloads[] = {size + 1, 2 * size - (size > 1), 2 * size, 2 * size + 1,
+					     10 * size + size / 2 + 1, most};
 
 			for (size_t j = 0; j < COUNT(payloads); j++)
 				if (payloads[j] <= most)

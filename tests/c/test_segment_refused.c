@@ -131,9 +131,9 @@ static void refused(struct shape shape, void (*change)(struct attempt *), const 
 static void test_every_kind(void)
 {
 	static void (*const changes[])(struct attempt *) = {
-		no_size, no_checksum, data_valid, type_ufo, type_2, type_6, type_tunnel, type_ecn_only, start_zero, start_in_ip,
-		start_near_end, start_at_end, start_beyond, whole_beyond, whole_odd, whole_far, whole_in_ip, whole_in_ip_end,
-		large_size_in_ip,
+		no_size, no_checksum, data_valid, type_ufo, type_2, type_6, type_tunnel, type_ecn_only, start_zero,
+		start_in_ip, start_near_end, start_at_end, start_beyond, whole_beyond, whole_odd, whole_far, whole_in_ip,
+		whole_in_ip_end, large_size_in_ip,
 	};
 	struct shape shapes[] = { TCP4, TCP6, UDP4, UDP6 };
 

@@ -1,5 +1,5 @@
-/* fuzz_coalesce: whatever packets a batch holds, what comes out, cut again, is what went in, each flow in its order; nothing
- * with a wrong checksum is passed off as right, not even when a single bit was turned.
+/* fuzz_coalesce: whatever packets a batch holds, what comes out, cut again, is what went in, each flow in its order;
+ * nothing with a wrong checksum is passed off as right, not even when a single bit was turned.
  *
  * The input's bytes choose what happens in the flows of flows.h; some packets are taken from the input as they are, with
  * the IP header put right. Then the batch comes once more, with one bit of one packet turned.

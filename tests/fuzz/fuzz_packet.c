@@ -1,5 +1,5 @@
-/* fuzz_packet: whatever parses has its parts inside its bytes, its ICMP error is a packet that parses and is never
- * answered, its fragments parse and reassemble to it, and a checksum finished in any bytes verifies.
+/* fuzz_packet: whatever parses has its parts inside its bytes, its ICMP or ICMPv6 error is a packet that parses, verifies
+ * and is never answered, its fragments parse and reassemble to it, and a checksum finished in any bytes verifies.
  *
  * The input is six bytes of settings and then a packet. As no fuzzer guesses a checksum, bytes with a fault are tried
  * once more with total length and header checksum put right.
@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "checksum.h"
+#include "icmp.h"
 #include "packet.h"
 
 #define SETTINGS_BYTES 6
@@ -72,6 +73,42 @@ static void check_answer(const struct packet *about, const uint8_t *settings)
 	free(out);
 }
 
+static void check_answer6(const struct packet *about, const uint8_t *settings)
+{
+	static const uint8_t source[16] = {0xfd, [15] = 1};
+	uint8_t *out = malloc(PACKET_ICMP6_MAX_BYTES);
+	uint8_t type = settings[0] & 1 ? PACKET_ICMP6_UNREACHABLE : PACKET_ICMP6_TOO_BIG;
+	size_t len = packet_icmp6_error(about, type, settings[0] >> 1, get_16(settings + 1), source, out);
+	size_t quote_bytes = len - 48;
+	struct packet error;
+	uint64_t sum;
+
+	REQUIRE(len <= PACKET_ICMP6_MAX_BYTES);
+	REQUIRE(packet_parse(out, len, &error) == PACKET_OK);
+	sum = checksum_pseudo(error.source, 32, 58, (uint32_t)(len - 40));
+	REQUIRE(checksum_finish(checksum_add(sum, out + 40, len - 40)) == 0);
+	REQUIRE(!memcmp(error.source, source, 16) && !memcmp(error.destination, about->source, 16));
+	REQUIRE(quote_bytes == about->length || len == PACKET_ICMP6_MAX_BYTES);
+	REQUIRE(!memcmp(out + 48, about->bytes, quote_bytes));
+	REQUIRE(!packet_may_answer(&error) && !packet_may_answer_too_big(&error));
+	free(out);
+}
+
+static void check_rules(const struct packet *p)
+{
+	bool may = packet_may_answer(p), may_too_big = packet_may_answer_too_big(p);
+
+	REQUIRE(may_too_big || !may);
+	if (may_too_big)
+		REQUIRE(!packet_source_is_martian(p));
+	if (may)
+		REQUIRE(!packet_is_no_host(p->version, p->destination));
+	if (may_too_big && !may)
+		REQUIRE(p->version == 6 && p->destination[0] == 0xff);
+	if (may && p->protocol == (p->version == 4 ? 1 : 58))
+		REQUIRE(p->length > p->header_bytes);
+}
+
 static void check_fragments(const struct packet *p, uint32_t mtu)
 {
 	uint32_t fragment_field = get_16(p->bytes + 6), offset = (fragment_field & 0x1fff) * 8;
@@ -112,10 +149,11 @@ static void check_packet(const uint8_t *bytes, size_t len, const uint8_t *settin
 	if (packet_parse(bytes, len, &p) != PACKET_OK)
 		return;
 	check_parts(&p, bytes, len);
-	if (packet_may_answer(&p))
-		REQUIRE(p.version == 4 && !packet_source_is_martian(&p));
-	if (p.version != 4)
+	check_rules(&p);
+	if (p.version == 6) {
+		check_answer6(&p, settings);
 		return;
+	}
 	check_answer(&p, settings);
 	check_fragments(&p, 1 + get_16(settings + 1) % 2048);
 }

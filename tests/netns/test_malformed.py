@@ -167,13 +167,13 @@ def test_from_flannel0(scene, kind):
     assert datagram[28:] == whole
 
 
-@pytest.mark.parametrize("source", ["fd00::1", "fe80::1", "2001:db8::1"])
+@pytest.mark.parametrize("source", ["fd00::1", "2001:db8::1"])
 def test_ipv6_has_no_routes(scene, source):
     scene.send(packets.ipv6(source, "fd00::2", b"x"))
     scene.tally.await_grown("rx", {"rx_received": 1, "rx_drop_inner_source": 1})
 
 
-@pytest.mark.parametrize("source", ["::", "::1", "ff02::1", "::ffff:10.5.2.2"])
+@pytest.mark.parametrize("source", ["::", "::1", "fe80::1", "ff02::1", "::ffff:10.5.2.2"])
 def test_ipv6_from_no_host(scene, source):
     scene.send(packets.ipv6(source, "fd00::2", b"x"))
     scene.tally.await_grown("rx", {"rx_received": 1, "rx_drop_martian_source": 1})

@@ -127,8 +127,10 @@ async def test_interfaces_of_a_real_host():
             ip("route", "flush", "default")
             with pytest.raises(HostError, match=r"couldn't lookup route to 203\.0\.113\.1: Network is unreachable"):
                 await found(iface_can_reach=IPv4Address("203.0.113.1"))
-            mine = {"127.0.0.1", "192.0.2.10", "198.51.100.7", "10.5.3.0"}
-            assert {str(address) for address in await local_addresses(netlink)} == mine
+            mine = ["10.5.3.0", "127.0.0.1", "192.0.2.10", "198.51.100.7", "::1", "2001:db8::5"]
+            ip("addr", "add", "2001:db8::5/64", "dev", "eth1")
+            assert [str(address) for address in await local_addresses(netlink)] == mine
+            assert "inet6 fe80::" in ip("addr", "show"), "there are link-local ones to be left out"
 
 
 @in_namespace

@@ -1,10 +1,12 @@
 """Facts for the tests of observe/ and of `status`: a daemon with three nodes, made up."""
 
 from datetime import UTC, datetime
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
+
+from msgspec.structs import replace
 
 from udpbackend.dataplane.native import PeerCounters, counter_infos
-from udpbackend.model import BackendConfig, Endpoint, Lease, NetworkConfig, Prefix
+from udpbackend.model import BackendConfig, Endpoint, IPv6Config, Lease, NetworkConfig, Prefix
 from udpbackend.observe.facts import Facts, Overlay, RegistryView
 from udpbackend.observe.report import Rates
 
@@ -44,8 +46,42 @@ def peer(address, **changes):
     return PeerCounters(**{**fields, **changes})
 
 
-def lease(subnet, address, node=""):
-    return Lease(Prefix.parse(subnet), int(IPv4Address(address)), node)
+def lease(subnet, address, node="", ipv6_subnet=None):
+    return Lease(Prefix.parse(subnet), int(IPv4Address(address)), node, ipv6_subnet and Prefix.parse(ipv6_subnet))
+
+
+NETWORK = NetworkConfig(
+    network=Prefix.parse("10.5.0.0/16"),
+    subnet_len=24,
+    subnet_min=IPv4Address("10.5.1.0"),
+    subnet_max=IPv4Address("10.5.255.0"),
+    backend=BackendConfig("udp", {}),
+)
+
+
+def ipv6_facts(**changes):
+    """The same network with an IPv6 half, in which `gamma` has no part."""
+    fields = {
+        "network": replace(
+            NETWORK,
+            ipv6=IPv6Config(
+                network=Prefix.parse("fd00:5::/48"),
+                subnet_len=64,
+                subnet_min=IPv6Address("fd00:5:0:1::"),
+                subnet_max=IPv6Address("fd00:5:0:ffff::"),
+            ),
+        ),
+        "ipv6_subnet": Prefix.parse("fd00:5:0:1::/64"),
+        "overlay": Overlay(
+            device="flannel0", address=IPv4Address("10.5.1.0"), address6=IPv6Address("fd00:5:0:1::"), mtu=1472
+        ),
+        "leases": (
+            lease("10.5.1.0/24", "192.0.2.1", "alpha", "fd00:5:0:1::/64"),
+            lease("10.5.3.0/24", "192.0.2.3", "gamma"),
+            lease("10.5.2.0/24", "192.0.2.2", "beta", "fd00:5:0:2::/64"),
+        ),
+    }
+    return facts(**{**fields, **changes})
 
 
 def facts(counts=SOME, **changes):
@@ -54,13 +90,7 @@ def facts(counts=SOME, **changes):
         "node": "alpha",
         "started_at": STARTED,
         "uptime_s": 3723.25,
-        "network": NetworkConfig(
-            network=Prefix.parse("10.5.0.0/16"),
-            subnet_len=24,
-            subnet_min=IPv4Address("10.5.1.0"),
-            subnet_max=IPv4Address("10.5.255.0"),
-            backend=BackendConfig("udp", {}),
-        ),
+        "network": NETWORK,
         "subnet": Prefix.parse("10.5.1.0/24"),
         "port": 8285,
         "source_check": "subnet",

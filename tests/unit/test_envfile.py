@@ -31,6 +31,18 @@ def test_the_text_is_flannels():
     )
 
 
+def test_ipv6_stands_between_ipv4_and_the_rest():
+    ipv6 = Prefix.parse("fc00::/48"), Prefix.parse("fc00:0:0:39::/64")
+    found = render(Prefix.parse("10.5.0.0/16"), Prefix.parse("10.5.3.0/24"), 1472, ip_masq=False, ipv6=ipv6)
+    lines = TEXT.splitlines()
+    assert found.splitlines() == [
+        *lines[:2],
+        "FLANNEL_IPV6_NETWORK=fc00::/48",
+        "FLANNEL_IPV6_SUBNET=fc00:0:0:39::1/64",
+        *lines[2:],
+    ]
+
+
 def test_prepare_then_commit(tmp_path, strict_umask):
     path = tmp_path / "run" / "flannel" / "subnet.env"
     env = SubnetEnv.prepare(path)

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from observed import facts, peer, values
+from observed import facts, ipv6_facts, peer, values
 from prometheus_client import REGISTRY
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -78,6 +78,14 @@ def test_the_names_an_operator_looks_for():
     assert value(families, "udpbackend_peer_packets", peer="192.0.2.2", direction="tx") == 7
     assert value(families, "udpbackend_peer_path_mtu_bytes") == 1400
     assert "process_resident_memory_bytes" in families
+
+
+def test_ipv6_is_told_only_where_there_is_some():
+    families = {
+        family.name: family for family in text_string_to_metric_families(Metrics().render(build(ipv6_facts())).decode())
+    }
+    assert value(families, "udpbackend_info", ipv6_network="fd00:5::/48", ipv6_subnet="fd00:5:0:1::/64") == 1
+    assert b"ipv6" not in Metrics().render(build(facts()))
 
 
 def test_what_does_not_balance_is_shown():

@@ -2,15 +2,16 @@
 
 import contextlib
 import json
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from udpbackend.backends.udp_config import UdpOptions
 from udpbackend.errors import ConfigError
-from udpbackend.model import BackendConfig, Prefix
+from udpbackend.model import BackendConfig, IPv6Config, Prefix
 from udpbackend.subnets.config import parse_config
 
 
@@ -88,14 +89,97 @@ def test_the_messages_are_flannels(given_, message):
         ({"Network": "10.5.0.0/16", "SubnetMin": "10.5.1"}, "SubnetMin: expected an IPv4 address, got '10.5.1'"),
         ({"Network": "10.5.0.0/16", "EnableIPv4": 1}, "EnableIPv4: expected true or false, got 1"),
         ({"Network": "10.5.0.0/16", "EnableNFTables": "no"}, 'EnableNFTables: expected true or false, got "no"'),
-        ({"Network": "10.5.0.0/16", "EnableIPv6": True}, "EnableIPv6: IPv6 networks are not built yet"),
-        ({"EnableIPv6": True, "EnableIPv4": False}, "EnableIPv4: only IPv4 networks are built so far"),
+        ({"Network": "10.5.0.0/16", "EnableIPv6": 1}, "EnableIPv6: expected true or false, got 1"),
+        (
+            {"IPv6Network": "fc00::/48", "EnableIPv6": True, "EnableIPv4": False},
+            "EnableIPv4: an IPv6-only network is not built, expected true or no such key: datagrams travel over IPv4",
+        ),
         (["Network"], 'expected an object, got ["Network"]'),
         ("x" * 100, 'expected an object, got "' + "x" * 59 + "..."),
     ],
 )
 def test_wrong_values_are_named(given_, message):
     assert refused(json.dumps(given_)).startswith(message)
+
+
+def with_ipv6(**more):
+    return with_network(EnableIPv6=True, **more)
+
+
+@pytest.mark.parametrize(
+    ("given_", "expected"),
+    [
+        ({"IPv6Network": "fc00::/48"}, ("fc00::/48", 64, "fc00:0:0:1::", "fc00:0:0:ffff::")),
+        ({"IPv6Network": "fc00::9/48"}, ("fc00::/48", 64, "fc00:0:0:1::", "fc00:0:0:ffff::")),
+        ({"IPv6Network": "fc00::/62"}, ("fc00::/62", 64, "fc00:0:0:1::", "fc00:0:0:3::")),
+        ({"IPv6Network": "fc00::/63"}, ("fc00::/63", 65, "fc00:0:0:0:8000::", "fc00:0:0:1:8000::")),
+        ({"IPv6Network": "fc00::/124"}, ("fc00::/124", 126, "fc00::4", "fc00::c")),
+        ({"IPv6Network": "fc00::/48", "IPv6SubnetLen": 50}, ("fc00::/48", 50, "fc00:0:0:4000::", "fc00:0:0:c000::")),
+        (
+            {"IPv6Network": "fc00::/48", "IPv6SubnetMin": "fc00:0:0:5::", "IPv6SubnetMax": "fc00:0:0:8::"},
+            ("fc00::/48", 64, "fc00:0:0:5::", "fc00:0:0:8::"),
+        ),
+        ({"ipv6network": "fd00::/8", "IPV6SUBNETMIN": "::"}, ("fd00::/8", 64, "fd00:0:0:1::", "fdff:ffff:ffff:ffff::")),
+    ],
+)
+def test_ipv6_values_and_defaults(given_, expected):
+    config = parse_config(with_ipv6(**given_))
+    network, subnet_len, lowest, highest = expected
+    assert config.ipv6 == IPv6Config(Prefix.parse(network), subnet_len, IPv6Address(lowest), IPv6Address(highest))
+    assert replace(config, ipv6=None) == parse_config(with_network()), "the IPv4 half is as it would be alone"
+
+
+@pytest.mark.parametrize(
+    ("given_", "message"),
+    [
+        ({}, "please define a correct IPv6Network parameter in the flannel config"),
+        ({"IPv6Network": ""}, "please define a correct IPv6Network parameter in the flannel config"),
+        ({"IPv6Network": "::/0"}, "please define a correct IPv6Network parameter in the flannel config"),
+        ({"IPv6Network": "fc00::/48", "IPv6SubnetLen": 127}, "SubnetLen must be less than /127"),
+        (
+            {"IPv6Network": "fc00::/48", "IPv6SubnetLen": 49},
+            "network must be able to accommodate at least four subnets",
+        ),
+        ({"IPv6Network": "fc00::/125"}, "IPv6Network is too small. Minimum useful network prefix is /124"),
+        (
+            {"IPv6Network": "fc00::/48", "IPv6SubnetMin": "fc01::"},
+            "IPv6SubnetMin is not in the range of the IPv6Network",
+        ),
+        (
+            {"IPv6Network": "fc00::/48", "IPv6SubnetMax": "fc01::"},
+            "IPv6SubnetMax is not in the range of the IPv6Network",
+        ),
+        (
+            {"IPv6Network": "fc00::/48", "IPv6SubnetMin": "fc00::7"},
+            "IPv6SubnetMin is not on a SubnetLen boundary: fc00::7",
+        ),
+        (
+            {"IPv6Network": "fc00::/48", "IPv6SubnetMax": "fc00::7"},
+            "IPv6SubnetMax is not on a SubnetLen boundary: fc00::7",
+        ),
+        ({"IPv6Network": "10.6.0.0/16"}, "IPv6Network: expected an IPv6 network, like fc00::/48, got '10.6.0.0/16'"),
+        ({"IPv6Network": "fc00::"}, "IPv6Network: invalid CIDR 'fc00::'"),
+        ({"IPv6Network": "fc00::%eth0/48"}, "IPv6Network: invalid CIDR 'fc00::%eth0/48'"),
+        ({"IPv6Network": 6}, "IPv6Network: expected a string, got 6"),
+        ({"IPv6Network": "fc00::/48", "IPv6SubnetLen": "64"}, 'IPv6SubnetLen: expected a whole number, got "64"'),
+        ({"IPv6Network": "fc00::/48", "IPv6SubnetLen": -1}, "IPv6SubnetLen: expected a prefix length, got -1"),
+        (
+            {"IPv6Network": "fc00::/48", "IPv6SubnetMin": "10.5.0.0"},
+            "IPv6SubnetMin: expected an IPv6 address, got '10.5.0.0'",
+        ),
+        (
+            {"IPv6Network": "fc00::/48", "IPv6SubnetMin": "fc00::%1"},
+            "IPv6SubnetMin: expected an IPv6 address, got 'fc00::%1'",
+        ),
+    ],
+)
+def test_ipv6_messages(given_, message):
+    assert refused(with_ipv6(**given_)).startswith(message)
+
+
+@pytest.mark.parametrize("more", [{}, {"EnableIPv6": False}, {"EnableIPv6": None}])
+def test_without_enable_ipv6_its_other_keys_say_nothing(more):
+    assert parse_config(with_network(IPv6Network="garbage", IPv6SubnetLen=500, **more)) == parse_config(with_network())
 
 
 @pytest.mark.parametrize(
@@ -154,7 +238,12 @@ def test_a_backend_must_be_known(backend, message):
 
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda j: st.dictionaries(st.text(), j)))
 def test_any_json_is_a_configuration_or_a_config_error(value):
-    for document in (value, {"Network": "10.5.0.0/16", "Backend": value}, {"Network": value, "SubnetMin": value}):
+    for document in (
+        value,
+        {"Network": "10.5.0.0/16", "Backend": value},
+        {"Network": value, "SubnetMin": value},
+        {"Network": "10.5.0.0/16", "EnableIPv6": True, "IPv6Network": value, "IPv6SubnetMin": value},
+    ):
         with contextlib.suppress(ConfigError):
             parse_config(json.dumps(document))
 

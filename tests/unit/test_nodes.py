@@ -22,6 +22,11 @@ BETA = node("beta", "192.0.2.2", "10.5.2.0/24")
 GAMMA = node("gamma", "192.0.2.3", "10.5.3.0/24")
 
 
+IPV6 = {"EnableIPv6": True, "IPv6Network": "fd00:5::/48"}
+ALPHA6 = ALPHA | {"IPv6Subnet": "fd00:5:0:1::/64"}
+BETA6 = BETA | {"IPv6Subnet": "fd00:5:0:2::/64"}
+
+
 def text(*nodes, **more):
     return json.dumps({"Network": "10.5.0.0/16", **more, "Nodes": nodes})
 
@@ -85,6 +90,55 @@ def test_what_is_wrong_is_named_by_its_place(nodes, message):
     assert refused(*nodes).startswith(message)
 
 
+def test_a_node_may_have_an_ipv6_subnet_as_well():
+    config, leases = parse_nodes(text(BETA6, ALPHA6, GAMMA, **IPV6).encode())
+    assert str(config.ipv6.network) == "fd00:5::/48"
+    assert [(lease.node, lease.ipv6_subnet and str(lease.ipv6_subnet)) for lease in leases] == [
+        ("alpha", "fd00:5:0:1::/64"),
+        ("beta", "fd00:5:0:2::/64"),
+        ("gamma", None),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "message"),
+    [
+        ([ALPHA | {"IPv6Subnet": 6}], "Nodes[0].IPv6Subnet: expected a string, got 6"),
+        ([ALPHA, BETA | {"IPv6Subnet": ""}], "Nodes[1].IPv6Subnet: invalid CIDR ''"),
+        ([ALPHA, BETA | {"IPv6Subnet": "fd00:5::1/64"}], "Nodes[1].IPv6Subnet: invalid CIDR 'fd00:5::1/64': host bits"),
+        (
+            [ALPHA, BETA | {"IPv6Subnet": "fd00:5::/127"}],
+            "Nodes[1].IPv6Subnet: expected an IPv6 subnet of /126 or larger, got 'fd00:5::/127'",
+        ),
+        (
+            [ALPHA, BETA | {"IPv6Subnet": "10.5.2.0/24"}],
+            "Nodes[1].IPv6Subnet: expected an IPv6 subnet of /126 or larger, got '10.5.2.0/24'",
+        ),
+        (
+            [ALPHA, BETA | {"IPv6Subnet": "fd00:6::/64"}],
+            "Nodes[1].IPv6Subnet: fd00:6::/64 is not inside the IPv6Network fd00:5::/48",
+        ),
+        (
+            [ALPHA6, BETA | {"IPv6Subnet": "fd00:5:0:1::/64"}],
+            'Nodes[1].IPv6Subnet: fd00:5:0:1::/64 is the subnet of Nodes[0] ("alpha") too, in the node "beta"',
+        ),
+        (
+            [GAMMA, ALPHA6, BETA | {"IPv6Subnet": "fd00:5::/62"}],
+            'Nodes[2].IPv6Subnet: fd00:5::/62 overlaps fd00:5:0:1::/64 of Nodes[1] ("alpha"), in the node "beta"',
+        ),
+        ([{"Name": "alpha", "PublicIP": "192.0.2.1", "IPv6Subnet": "fd00:5::/64"}], "Nodes[0].Subnet: invalid CIDR ''"),
+    ],
+)
+def test_what_is_wrong_with_an_ipv6_subnet_is_named_by_its_place(nodes, message):
+    assert refused(*nodes, **IPV6).startswith(message)
+
+
+def test_an_ipv6_subnet_needs_an_ipv6_network():
+    message = "Nodes[0].IPv6Subnet: the network has no IPv6: expected no such key, or EnableIPv6 and an IPv6Network"
+    assert refused(ALPHA6).startswith(message)
+    assert parse_nodes(text(ALPHA | {"IPv6Subnet": None}).encode())[1][0].ipv6_subnet is None
+
+
 def test_nodes_must_be_a_list():
     for value, got in (("null", "null"), ("{}", "{}"), ('"x"', '"x"')):
         with pytest.raises(ConfigError, match=r"Nodes: expected a list of .* objects, got " + got):
@@ -120,14 +174,24 @@ def test_overlaps_are_found_as_comparing_all_pairs_finds_them(subnets):
 
 @given(st.recursive(st.none() | st.integers() | st.text(), lambda j: st.dictionaries(st.text(), j) | st.lists(j)))
 def test_any_json_is_a_registry_or_a_config_error(value):
-    for document in ({"Nodes": value}, {"Nodes": [value]}, {"Nodes": [ALPHA | {"Subnet": value}]}):
-        with contextlib.suppress(ConfigError):
-            parse_nodes(json.dumps({"Network": "10.5.0.0/16"} | document).encode())
+    for document in (
+        {"Nodes": value},
+        {"Nodes": [value]},
+        {"Nodes": [ALPHA | {"Subnet": value}]},
+        {"Nodes": [ALPHA | {"IPv6Subnet": value}]},
+    ):
+        for more in ({}, IPV6):
+            with contextlib.suppress(ConfigError):
+                parse_nodes(json.dumps({"Network": "10.5.0.0/16"} | more | document).encode())
 
 
 def test_a_large_network_is_checked_in_seconds():
-    nodes = [node(f"n{i}", str(IPv4Address(0xC6000000 + i)), f"10.{i >> 8}.{i & 255}.0/24") for i in range(65536)]
-    data = text(*nodes, Network="10.0.0.0/8").encode()
+    nodes = [
+        node(f"n{i}", str(IPv4Address(0xC6000000 + i)), f"10.{i >> 8}.{i & 255}.0/24")
+        | {"IPv6Subnet": f"fd00:5:0:{i:x}::/64"}
+        for i in range(65536)
+    ]
+    data = text(*nodes, Network="10.0.0.0/8", **IPV6).encode()
     start = time.process_time()
     assert len(parse_nodes(data)[1]) == 65536
     assert time.process_time() - start < 10

@@ -1,7 +1,7 @@
 """What must change on flannel0, from what is seen to what is wanted; and the reading of the routing table."""
 
 from dataclasses import replace
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 
 import pytest
 
@@ -17,8 +17,17 @@ LEADS = Route(NETWORK, protocol=3, metric=0)
 RIGHT = Seen(ALIAS, 1472, up=True, accept_local=True, ipv6_address_mode=1, addresses=(OURS,), routes=(LEADS,))
 
 
-def steps(seen):
-    return [(step.kind, step.problem) for step in plan("flannel0", seen, WANTED)]
+BASE6 = IPv6Address("fd00:5:0:3::")
+NETWORK6 = Prefix.parse("fd00:5::/48")
+WANTED6 = replace(WANTED, address6=BASE6, network6=NETWORK6)
+OURS6 = Held(BASE6, BASE6, 128)
+LEADS6 = Route(NETWORK6, protocol=3, metric=1024)
+KERNELS6 = Route(Prefix.parse("fd00:5:0:3::/128"), protocol=2, metric=256)
+RIGHT6 = replace(RIGHT, addresses=(OURS, OURS6), routes=(LEADS, KERNELS6, LEADS6))
+
+
+def steps(seen, wanted=WANTED):
+    return [(step.kind, step.problem) for step in plan("flannel0", seen, wanted)]
 
 
 def test_nothing_differs():
@@ -34,7 +43,7 @@ def test_a_fresh_device_gets_everything_in_order():
         (Kind.SETTING, "flannel0 makes itself an IPv6 link-local address"),
         (Kind.SETTING, "flannel0 has the MTU 1500 instead of 1472"),
         (Kind.SETTING, "flannel0 lacks its address 10.5.3.0/32"),
-        (Kind.UP, "flannel0 is down"),
+        (Kind.ADMIN, "flannel0 is down"),
         (Kind.ROUTE, "the route 10.5.0.0/16 dev flannel0 is missing"),
     ]
 
@@ -69,6 +78,56 @@ def test_another_route_does_not_stand_in_for_ours(route):
 
 def test_a_route_the_administrator_made_instead_will_do():
     assert steps(replace(RIGHT, routes=(replace(LEADS, protocol=4),))) == []
+
+
+def test_ipv6_that_is_right():
+    assert steps(RIGHT6, WANTED6) == []
+
+
+def test_a_fresh_device_gets_ipv6_beside_ipv4():
+    fresh = Seen("", 1500, up=False, accept_local=False, ipv6_address_mode=0)
+    assert steps(fresh, WANTED6)[-5:] == [
+        (Kind.SETTING, "flannel0 lacks its address 10.5.3.0/32"),
+        (Kind.SETTING, "flannel0 lacks its address fd00:5:0:3::/128"),
+        (Kind.ADMIN, "flannel0 is down"),
+        (Kind.ROUTE, "the route 10.5.0.0/16 dev flannel0 is missing"),
+        (Kind.ROUTE, "the route fd00:5::/48 dev flannel0 is missing"),
+    ]
+
+
+def test_ipv6_of_an_earlier_configuration_goes():
+    gone = [
+        (Kind.TIDY, "flannel0 has the address fd00:5:0:3::/128 of an earlier configuration"),
+        (Kind.TIDY, "the route fd00:5::/48 dev flannel0 is of an earlier configuration"),
+    ]
+    assert steps(RIGHT6) == gone
+    other = replace(WANTED6, address6=IPv6Address("fd00:6::"), network6=Prefix.parse("fd00:6::/48"))
+    lacking = (Kind.SETTING, "flannel0 lacks its address fd00:6::/128")
+    missing = (Kind.ROUTE, "the route fd00:6::/48 dev flannel0 is missing")
+    assert steps(RIGHT6, other) == [lacking, *gone, missing]
+
+
+@pytest.mark.parametrize("route", [replace(LEADS6, metric=256), replace(LEADS6, type=7), replace(LEADS6, protocol=2)])
+def test_another_ipv6_route_does_not_stand_in_for_ours(route):
+    missing = [(Kind.ROUTE, "the route fd00:5::/48 dev flannel0 is missing")]
+    assert steps(replace(RIGHT6, routes=(LEADS, route)), WANTED6) == missing
+
+
+def test_ipv6_that_is_switched_off_is_the_administrators():
+    off = replace(RIGHT, ipv6_off=True)
+    [step] = plan("flannel0", off, WANTED6)
+    assert (step.kind, step.problem, step.cure) == (Kind.ADMIN, "IPv6 is switched off on flannel0", None)
+    assert step.advice == "sysctl -w net.ipv6.conf.flannel0.disable_ipv6=0 switches it on"
+    assert steps(off) == []
+
+
+def test_ipv6_comes_back_with_the_mtu():
+    small = replace(RIGHT, mtu=1000, ipv6_address_mode=None)
+    assert steps(small, WANTED6) == [
+        (Kind.SETTING, "flannel0 has the MTU 1000 instead of 1472"),
+        (Kind.SETTING, "flannel0 lacks its address fd00:5:0:3::/128"),
+        (Kind.ROUTE, "the route fd00:5::/48 dev flannel0 is missing"),
+    ]
 
 
 def test_attributes_are_padded_to_four_bytes():

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from observed import SOME, facts, lease, peer, values
+from observed import SOME, facts, ipv6_facts, lease, peer, values
 
 from udpbackend.dataplane.native import counter_infos
 from udpbackend.observe.build import KERNEL_DROPS, build
@@ -72,6 +72,28 @@ def test_peers_join_leases_and_counters_by_address():
     first, second = build(facts()).peers
     assert (first.node, first.subnets, first.path_mtu) == ("beta", ["10.5.2.0/24", "10.5.4.0/24"], 1400)
     assert (second.node, second.public_ip, second.silent_s) == ("gamma", "192.0.2.3", None)
+
+
+def test_ipv6_is_shown_beside_ipv4():
+    report = build(ipv6_facts())
+    assert (report.network.ipv6_network, report.network.ipv6_subnet) == ("fd00:5::/48", "fd00:5:0:1::/64")
+    assert report.interface.overlay_ipv6_address == "fd00:5:0:1::"
+    assert [peer.subnets for peer in report.peers] == [["10.5.2.0/24", "fd00:5:0:2::/64"], ["10.5.3.0/24"]]
+    jsonschema.validate(json.loads(msgspec.json.encode(report)), json.loads(SCHEMA.read_text()))
+
+
+def test_without_ipv6_nothing_is_said_of_it():
+    report = build(facts())
+    assert (report.network.ipv6_network, report.network.ipv6_subnet) == (None, None)
+    assert report.interface.overlay_ipv6_address is None
+
+
+def test_the_document_of_a_daemon_without_the_newer_fields_is_read():
+    document = json.loads(msgspec.json.encode(build(facts())))
+    for part, names in {"network": ("ipv6_network", "ipv6_subnet"), "interface": ("overlay_ipv6_address",)}.items():
+        for name in names:
+            del document[part][name]
+    assert msgspec.convert(document, Report) == build(facts())
 
 
 def test_a_peer_known_to_one_side_only_is_shown():

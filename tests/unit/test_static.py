@@ -269,6 +269,11 @@ async def test_a_disk_that_recovers_is_asked_again(path, quick, monkeypatch):
         ),
         (None, text(ALPHA, Network="10.4.0.0/15"), "Network has changed from 10.5.0.0/16 to 10.4.0.0/15"),
         (None, text(ALPHA, SubnetLen=25), "SubnetLen has changed from 24 to 25"),
+        (
+            None,
+            text(ALPHA, EnableIPv6=True, IPv6Network="fd00:5::/48"),
+            "IPv6Network has changed from nothing to fd00:5::/48",
+        ),
         (None, text(ALPHA, Backend={"Type": "udp", "Port": 9000}), "Backend has changed from"),
     ],
 )
@@ -282,3 +287,25 @@ async def test_what_needs_a_restart_is_not_followed(path, quick, name, edit, wha
         path.write_text(text(ALPHA, GAMMA))
         assert await watched.names() == ["alpha", "gamma"]
         assert watched.subnets.state.degraded is None
+
+
+async def test_a_peers_ipv6_subnet_is_followed_and_our_own_needs_a_restart(path, quick):
+    ipv6 = {"EnableIPv6": True, "IPv6Network": "fd00:5::/48"}
+    mine = ALPHA | {"IPv6Subnet": "fd00:5:0:1::/64"}
+    path.write_text(text(mine, BETA, **ipv6))
+    async with Watched(path) as watched:
+        path.write_text(text(mine, BETA | {"IPv6Subnet": "fd00:5:0:2::/64"}, **ipv6))
+        async with asyncio.timeout(DEADLINE_S):
+            snapshot = await watched.snapshots.get()
+        assert [str(lease.ipv6_subnet) for lease in snapshot.leases] == ["fd00:5:0:1::/64", "fd00:5:0:2::/64"]
+        for edit, words in (
+            (
+                text(ALPHA, BETA, **ipv6),
+                "the IPv6Subnet of this host (192.0.2.1) has changed from fd00:5:0:1::/64 to nothing",
+            ),
+            (text(mine, BETA, **ipv6, IPv6SubnetLen=80), "IPv6SubnetLen has changed from 64 to 80"),
+            (text(ALPHA, BETA), "IPv6Network has changed from fd00:5::/48 to nothing"),
+        ):
+            path.write_text(edit)
+            await watched.until(lambda state, words=words: words in (state.degraded or ""))
+        assert watched.snapshots.empty()

@@ -3,7 +3,7 @@
 import io
 
 import pytest
-from observed import facts, peer, values
+from observed import facts, ipv6_facts, peer, values
 
 from udpbackend.commands.status_text import PEERS_SHOWN, render
 from udpbackend.commands.table import Palette, binary, decimal, table
@@ -59,6 +59,14 @@ dropped or refused by udp-backend:
 
 """
     )
+
+
+def test_ipv6_stands_behind_ipv4():
+    lines = render(build(ipv6_facts()), wide=False, palette=PLAIN)
+    node, interface, beta = (row(lines, header) for header in ("NODE", "INTERFACE", "PEER"))
+    assert (node["NETWORK"], node["SUBNET"]) == ("10.5.0.0/16,fd00:5::/48", "10.5.1.0/24,fd00:5:0:1::/64")
+    assert interface["OVERLAY-ADDRESS"] == "10.5.1.0,fd00:5:0:1::"
+    assert beta["SUBNETS"] == "10.5.2.0/24,fd00:5:0:2::/64"
 
 
 def test_kernel_drops_are_shown_when_there_are_any():

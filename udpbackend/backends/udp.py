@@ -15,7 +15,7 @@ import struct
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from dataclasses import dataclass
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 
 from udpbackend.backends.udp_config import UdpOptions
 from udpbackend.backends.udp_device import Device, Plan, refuse_others_device
@@ -23,10 +23,11 @@ from udpbackend.dataplane.native import CounterInfo, Dataplane, PeerCounters, co
 from udpbackend.dataplane.tun import check_tun_access
 from udpbackend.errors import ConfigError, HostError
 from udpbackend.host.addresses import local_addresses, underlay_problem
-from udpbackend.host.flannel0 import OverlayLink
+from udpbackend.host.flannel0 import NAME, OverlayLink
+from udpbackend.host.ipv6 import require_ipv6
 from udpbackend.host.netlink import Netlink
 from udpbackend.host.overlay_plan import Overlay
-from udpbackend.model import Endpoint, Lease, NetworkConfig, Prefix, Snapshot
+from udpbackend.model import WIDTH, Endpoint, Lease, NetworkConfig, Prefix, Snapshot
 from udpbackend.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -35,6 +36,8 @@ OVERHEAD_BYTES = 28
 """Outer IPv4 and UDP headers."""
 MIN_MTU_BYTES = 68
 """RFC 791: every IPv4 link takes as much."""
+IPV6_MIN_MTU_BYTES = 1280
+"""RFC 8200: every IPv6 link takes as much, and Linux takes IPv6 off a device that does not."""
 PUBLISH_INTERVAL_S = 0.05
 LONG_LEASES = 1000
 """From so many on, making a table is lent a thread."""
@@ -74,7 +77,7 @@ class UdpBackend:
         self.options = UdpOptions.parse(config.backend)
         self.mtu = self.options.mtu or endpoint.mtu - OVERHEAD_BYTES
         """flannel0's, in bytes."""
-        self._network = config.network
+        self._config = config
         self._endpoint = endpoint
         self._netlink = netlink
         self._link = OverlayLink(netlink)
@@ -84,7 +87,7 @@ class UdpBackend:
         self._publishing = asyncio.Lock()
         self._published_at = 0.0
         self._routes = 0
-        self._local: tuple[IPv4Address, ...] = ()
+        self._local: tuple[IPv4Address | IPv6Address, ...] = ()
         self._underlay_problem: str | None = None
         self._own: Lease | None = None
         self._snapshot: Snapshot | None = None
@@ -96,8 +99,11 @@ class UdpBackend:
         self._overlay: Overlay | None = None
         self._device: Device | None = None
 
-    async def prepare(self) -> None:
-        """Refuses what cannot work; changes nothing, but holds the UDP port from now on."""
+    async def prepare(self, *, ipv6: bool) -> None:
+        """Refuses what cannot work; changes nothing, but holds the UDP port from now on.
+
+        `ipv6`: whether this node is to carry IPv6 beside IPv4.
+        """
         if self.mtu < MIN_MTU_BYTES:
             raise ConfigError(
                 f"interface {self._endpoint.interface} has an MTU of {self._endpoint.mtu} bytes, "
@@ -108,6 +114,8 @@ class UdpBackend:
                 "Backend.MTU %d does not fit %s, whose MTU of %d leaves %d: longer packets will be cut or refused",
                 self.mtu, self._endpoint.interface, self._endpoint.mtu, self._endpoint.mtu - OVERHEAD_BYTES,
             )  # fmt: skip
+        if ipv6:
+            self._require_ipv6()
         check_tun_access()
         await refuse_others_device(self._link)
         self._sockets = _bind(self._endpoint.address, self.options.port, max(1, self._workers))
@@ -118,11 +126,14 @@ class UdpBackend:
         """Makes or takes over flannel0, publishes the routes and lets packets flow."""
         if not self._sockets:
             raise HostError("the udp backend was not prepared")
-        base = IPv4Address(lease.subnet.address)
         self._own = lease
-        self._overlay = Overlay(address=base, network=self._network, mtu=self.mtu)
+        self._overlay = overlay = _overlay(self._config, lease, self.mtu)
         self._dataplane = Dataplane(
-            tun_mtu=self.mtu, tun_address=base, local_address=self._endpoint.address, source_check=self._source_check
+            tun_mtu=self.mtu,
+            tun_address=overlay.address,
+            tun_address6=overlay.address6,
+            local_address=self._endpoint.address,
+            source_check=self._source_check,
         )
         queues, senders = ([bound.fileno() for bound in group] for group in (self._sockets, self._senders))
         self._device = Device(self._link, self._overlay, self._dataplane, Plan(queues, senders, self._workers > 0))
@@ -202,26 +213,40 @@ class UdpBackend:
             if self._snapshot is None or self._dataplane is None:
                 return
             async with self._lent_if_long(len(self._snapshot.leases)):
-                table = await asyncio.to_thread(self._pack, self._snapshot)
+                table, routes = await asyncio.to_thread(self._pack, self._snapshot)
                 began = loop.time()
                 await asyncio.to_thread(self._dataplane.publish, table)
             self._published_at = loop.time()
-            self._routes = len(self._snapshot.leases) - 1
+            self._routes = routes
             self._published(self._published_at - began)
 
     def _lent_if_long(self, leases: int) -> AbstractAsyncContextManager[None]:
         """Thousands of Python objects take long enough to be felt by packets."""
         return self._device.lent() if self._device is not None and leases >= LONG_LEASES else nullcontext()
 
-    def _pack(self, snapshot: Snapshot) -> bytes:
-        """The route table: every other node's subnet, and as local ones our own and every address of this host."""
-        local = {Prefix(int(address), 32) for address in self._local}
-        if self._own is not None:
-            local.add(self._own.subnet)
-        rows = [pack_route(prefix) for prefix in local]
-        port = self.options.port
-        rows += [pack_route(it.subnet, it.public_ip, port) for it in snapshot.leases if it.subnet not in local]
-        return b"".join(rows)
+    def _pack(self, snapshot: Snapshot) -> tuple[bytes, int]:
+        """The route table: the other nodes' subnets, and as local ones our own and every address of this host.
+
+        Also how many of the former there are. A node that carries no IPv6 knows no node's IPv6 subnet.
+        """
+        local = {Prefix(int(address), WIDTH[address.version], address.version) for address in self._local}
+        own, port = self._own, self.options.port
+        if own is not None:
+            local |= {subnet for subnet in (own.subnet, own.ipv6_subnet) if subnet is not None}
+        rows = [pack_route(it.subnet, it.public_ip, port) for it in snapshot.leases if it.subnet not in local]
+        if own is not None and own.ipv6_subnet is not None:
+            both = [(it.ipv6_subnet, it.public_ip) for it in snapshot.leases if it.ipv6_subnet is not None]
+            rows += [pack_route(subnet, public_ip, port) for subnet, public_ip in both if subnet not in local]
+        return b"".join([*(pack_route(prefix) for prefix in local), *rows]), len(rows)
+
+    def _require_ipv6(self) -> None:
+        if self.mtu < IPV6_MIN_MTU_BYTES:
+            raise ConfigError(
+                f"IPv6 needs an MTU of {IPV6_MIN_MTU_BYTES} bytes on {NAME}, which would have {self.mtu}: expected a "
+                f"larger Backend.MTU or an interface of {IPV6_MIN_MTU_BYTES + OVERHEAD_BYTES} bytes, or no IPv6Subnet "
+                "for this node"
+            )
+        require_ipv6(NAME)
 
     async def _follow_addresses(self) -> None:
         """Nobody else may claim an address this host has: the table follows its addresses."""
@@ -243,6 +268,14 @@ class UdpBackend:
             drops = await self._link.drops()
         drops["socket_rx_dropped"] = sum(_socket_drops(bound) for bound in self._sockets)
         return drops
+
+
+def _overlay(config: NetworkConfig, lease: Lease, mtu: int) -> Overlay:
+    """What flannel0 has to be for a lease."""
+    base = IPv4Address(lease.subnet.address)
+    if config.ipv6 is None or lease.ipv6_subnet is None:
+        return Overlay(base, config.network, mtu)
+    return Overlay(base, config.network, mtu, IPv6Address(lease.ipv6_subnet.address), config.ipv6.network)
 
 
 def _socket_drops(bound: socket.socket) -> int:

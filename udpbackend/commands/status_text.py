@@ -32,8 +32,8 @@ def _network(report: Report, *, wide: bool) -> list[str]:
     since = None if registry.age_s is None else age(registry.age_s)
     row = {
         "NODE": report.node,
-        "NETWORK": network and network.network,
-        "SUBNET": network and network.subnet,
+        "NETWORK": network and _both(network.network, network.ipv6_network),
+        "SUBNET": network and _both(network.subnet, network.ipv6_subnet),
         "BACKEND": network and network.backend,
         "PORT": network and network.port,
         "REGISTRY": registry.kind,
@@ -52,13 +52,17 @@ def _network(report: Report, *, wide: bool) -> list[str]:
     return table(list(row), [list(row.values())])
 
 
+def _both(ipv4: str | None, ipv6: str | None) -> str:
+    return ",".join(filter(None, (ipv4, ipv6)))
+
+
 def _interface(report: Report) -> list[str]:
     headers = ("INTERFACE", "ADDRESS", "PUBLIC-IP", "MTU", "OVERLAY", "OVERLAY-ADDRESS", "OVERLAY-MTU", "OFFLOADS")
     offloads = ",".join(report.offloads)
     found = report.interface
     if found is None:
         return table(headers, [[None] * 7 + [offloads]])
-    overlay = (found.overlay_device, found.overlay_address, found.overlay_mtu)
+    overlay = (found.overlay_device, _both(found.overlay_address, found.overlay_ipv6_address), found.overlay_mtu)
     return table(headers, [[found.name, found.address, found.public_ip, found.mtu, *overlay, offloads]])
 
 

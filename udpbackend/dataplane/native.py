@@ -11,7 +11,7 @@ import struct
 import sys
 from dataclasses import dataclass
 from functools import cache
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
 from udpbackend._native import ffi, lib
@@ -98,11 +98,19 @@ class Dataplane:
     """The handle. Close its queues and call `close` when done; `turn` is the only call made for every packet."""
 
     def __init__(
-        self, *, tun_mtu: int, tun_address: IPv4Address, local_address: IPv4Address, source_check: str
+        self,
+        *,
+        tun_mtu: int,
+        tun_address: IPv4Address,
+        tun_address6: IPv6Address | None = None,
+        local_address: IPv4Address,
+        source_check: str,
     ) -> None:
+        """The two `tun_address` are flannel0's, the sources of our ICMP errors; without the second none is sent."""
         config = ffi.new("struct udpb_config *")
         config.tun_mtu_bytes = tun_mtu
         config.tun_address_be = inet(tun_address)
+        config.tun_address6 = tun_address6.packed if tun_address6 else bytes(16)
         config.local_address_be = inet(local_address)
         config.source_check = SOURCE_CHECKS[source_check]
         out = ffi.new("struct udpb **")

@@ -1,4 +1,4 @@
-"""The links, IPv4 addresses and ways out of this host, as plain data.
+"""The links, addresses and ways out of this host, as plain data.
 
 Owns the reading over netlink that `interface` chooses from, and the list of local addresses nobody else may claim.
 Must not know the rules of the choice.
@@ -7,7 +7,8 @@ Must not know the rules of the choice.
 from __future__ import annotations
 
 import os
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from socket import AF_INET, AF_INET6
 from typing import Any
 
 from pyroute2.netlink.exceptions import NetlinkError
@@ -52,14 +53,24 @@ async def read_links(netlink: Netlink) -> tuple[Link, ...]:
     )
 
 
-async def local_addresses(netlink: Netlink) -> tuple[IPv4Address, ...]:
-    """Every IPv4 address of this host, loopback included, each once, in ascending order."""
+async def local_addresses(netlink: Netlink) -> tuple[IPv4Address | IPv6Address, ...]:
+    """Every address of this host, loopback included, each once, IPv4 first and in ascending order.
+
+    Without IPv6 link-local ones: each is of one link only, and another host may have the same.
+    """
 
     async def read(ip: Any) -> list[Any]:
         with failing("read this host's addresses"):
-            return await rtnetlink.addresses(ip)
+            return [*await rtnetlink.addresses(ip, family=AF_INET), *await rtnetlink.addresses(ip, family=AF_INET6)]
 
-    return tuple(sorted({_address(message).ip for message in await netlink.call(read)}))
+    found = {ip_address(_text(message)) for message in await netlink.call(read)}
+    mine = (address for address in found if address.version == 4 or not address.is_link_local)
+    return tuple(sorted(mine, key=lambda address: (address.version, int(address))))
+
+
+def _text(message: Any) -> str:
+    """The address; on a point-to-point link IFA_ADDRESS is the other end's and IFA_LOCAL ours."""
+    return str(message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS"))
 
 
 async def underlay_problem(netlink: Netlink, endpoint: Endpoint) -> str | None:
@@ -81,11 +92,9 @@ async def underlay_problem(netlink: Netlink, endpoint: Endpoint) -> str | None:
 
 
 def _address(message: Any) -> Address:
-    # IFA_LOCAL is ours; on a point-to-point link IFA_ADDRESS is the other end's.
-    text = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
     flags = message.get_attr("IFA_FLAGS") or message["flags"]
     return Address(
-        IPv4Address(text),
+        IPv4Address(_text(message)),
         dynamic=not flags & IFA_F_PERMANENT,
         temporary=bool(flags & IFA_F_TEMPORARY),
         deprecated=bool(flags & IFA_F_DEPRECATED),

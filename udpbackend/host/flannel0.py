@@ -1,6 +1,6 @@
 """The link flannel0: is it there, is it ours, and is everything on it as it should be.
 
-Owns the device's mark, address, MTU, settings and routes, and touches nothing else. Must not know the TUN's fd
+Owns the device's mark, addresses, MTU, settings and routes, and touches nothing else. Must not know the TUN's fd
 (`dataplane.tun`), peers, or who asks.
 
 Theory of operation: flannel0 is ours if it is a TUN whose alias begins with our name. What it should look like is an
@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from ipaddress import IPv4Address
+from ipaddress import ip_address
+from socket import AF_INET, AF_INET6
 from typing import Any
 
 from udpbackend.errors import HostError
@@ -23,6 +24,8 @@ from udpbackend.host.overlay_plan import MARK, Held, Kind, Overlay, Route, Seen,
 from udpbackend.model import Prefix
 
 NAME = "flannel0"
+
+FAMILIES = (AF_INET, AF_INET6)
 
 
 class Presence(Enum):
@@ -76,7 +79,8 @@ class OverlayLink:
     async def configure(self, overlay: Overlay) -> tuple[str, ...]:
         """Makes the device, whose queue the caller holds open, what `overlay` says; tells what had to change.
 
-        Raises HostError before any change if the network's route is taken by another device.
+        Raises HostError before any change if a network's route is taken by another device, or IPv6 is wanted where
+        the administrator has switched it off.
         """
         return await self._netlink.call(lambda ip: self._configure(ip, overlay))
 
@@ -89,7 +93,7 @@ class OverlayLink:
         return await self._netlink.call(lambda ip: self._look(ip, repair=True))
 
     async def remove(self) -> bool:
-        """Deletes our device with its address and routes, in use or not; False if there was none of ours."""
+        """Deletes our device with its addresses and routes, in use or not; False if there was none of ours."""
         return await self._netlink.call(self._remove)
 
     async def drops(self) -> dict[str, int]:
@@ -116,11 +120,15 @@ class OverlayLink:
             if _kind(link) != "tun":
                 raise HostError(f"cannot configure {self.name}: {state.why or 'there is no such device'}")
             seen = await _read(ip, link)
-        self._refuse_taken_route(overlay.network)
-        self._index, self._overlay = state.index, overlay
         steps = tuple(plan(self.name, seen, overlay))
         for step in steps:
-            await self._cure(ip, step, overlay)
+            if step.cure is None:
+                raise HostError(f"{step.problem}: {step.advice}")
+        for network in overlay.networks:
+            await self._refuse_taken_route(ip, network)
+        self._index, self._overlay = state.index, overlay
+        for step in steps:
+            await self._cure(ip, step)
         return tuple(step.problem for step in steps)
 
     async def _look(self, ip: Any, *, repair: bool) -> Repair:
@@ -134,13 +142,13 @@ class OverlayLink:
             seen = await _read(ip, link)
         done, left = [], []
         for step in plan(self.name, seen, overlay):
-            if step.kind is Kind.UP:
-                left.append(f"{step.problem}: ip link set {self.name} up brings it back, its routes follow")
+            if step.kind is Kind.ADMIN:
+                left.append(f"{step.problem}: {step.advice}")
             elif step.kind is Kind.TIDY or (step.kind is Kind.ROUTE and not seen.up):
                 continue
             elif repair:
                 try:
-                    await self._cure(ip, step, overlay)
+                    await self._cure(ip, step)
                     done.append(step.problem)
                 except HostError as error:
                     left.append(f"{step.problem}: {error}")
@@ -148,11 +156,12 @@ class OverlayLink:
                 left.append(step.problem)
         return Repair(tuple(done), tuple(left))
 
-    async def _cure(self, ip: Any, step: Step, overlay: Overlay) -> None:
-        if step.kind is Kind.ROUTE:
-            self._refuse_taken_route(overlay.network)
-        with failing(f"mend that {step.problem}"):
-            await step.cure(ip, self._index)
+    async def _cure(self, ip: Any, step: Step) -> None:
+        if step.destination is not None:
+            await self._refuse_taken_route(ip, step.destination)
+        if step.cure is not None:
+            with failing(f"mend that {step.problem}"):
+                await step.cure(ip, self._index)
 
     async def _remove(self, ip: Any) -> bool:
         state = await self._inspect(ip)
@@ -164,40 +173,49 @@ class OverlayLink:
             await ip.link("del", index=state.index)
         return True
 
-    def _refuse_taken_route(self, network: Prefix) -> None:
+    async def _refuse_taken_route(self, ip: Any, network: Prefix) -> None:
         """Another device's route to the same network is someone's traffic, at whatever metric: ours would take it."""
+        key = "Network" if network.version == 4 else "IPv6Network"
         with failing("read the routing table"):
-            taken = next((r for r in rtnetlink.main_routes_to(network) if r.device != self.name), None)
+            if network.version == 4:
+                routes = list(rtnetlink.main_routes_to(network))
+            else:
+                routes = await rtnetlink.main_routes6_to(ip, network)
+        taken = next((route for route in routes if route.device != self.name), None)
         if taken:
             raise HostError(
                 f"the route {taken} is there already and {self.name} needs the same network: "
-                "remove it or choose another Network"
+                f"remove it or choose another {key}"
             )
 
 
 async def _read(ip: Any, link: Any) -> Seen:
     index = link["index"]
-    inet6 = ("af_spec", "AF_INET6", "IFLA_INET6_ADDR_GEN_MODE")
+    inet6 = ("af_spec", "AF_INET6")
+    addresses = [message for family in FAMILIES for message in await rtnetlink.addresses(ip, index, family)]
+    routes = [message for family in FAMILIES for message in await rtnetlink.main_routes_of(ip, index, family)]
     return Seen(
         alias=link.get_attr("IFLA_IFALIAS") or "",
         mtu=link.get_attr("IFLA_MTU") or 0,
         up=bool(link["flags"] & rtnetlink.IFF_UP),
         accept_local=bool(link.get(("af_spec", "AF_INET", "accept_local"))),
-        ipv6_address_mode=link.get(inet6),
-        addresses=tuple(_held(message) for message in await rtnetlink.addresses(ip, index)),
-        routes=tuple(_route(message) for message in await rtnetlink.main_routes_of(ip, index)),
+        ipv6_address_mode=link.get((*inet6, "IFLA_INET6_ADDR_GEN_MODE")),
+        ipv6_off=bool(link.get((*inet6, "IFLA_INET6_CONF", "disable_ipv6"))),
+        addresses=tuple(_held(message) for message in addresses),
+        routes=tuple(_route(message) for message in routes),
     )
 
 
 def _held(message: Any) -> Held:
-    local = IPv4Address(message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS"))
-    return Held(local, IPv4Address(message.get_attr("IFA_ADDRESS") or local), message["prefixlen"])
+    local = ip_address(message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS"))
+    return Held(local, ip_address(message.get_attr("IFA_ADDRESS") or local), message["prefixlen"])
 
 
 def _route(message: Any) -> Route:
-    base = IPv4Address(message.get_attr("RTA_DST") or 0)
+    version = 4 if message["family"] == AF_INET else 6
+    base = int(ip_address(message.get_attr("RTA_DST") or 0))  # a default route has none
     metric = message.get_attr("RTA_PRIORITY") or 0
-    return Route(Prefix(int(base), message["dst_len"]), message["proto"], metric, message["type"])
+    return Route(Prefix(base, message["dst_len"], version), message["proto"], metric, message["type"])
 
 
 def _kind(link: Any) -> str:

@@ -27,8 +27,8 @@ from udpbackend.errors import HostError
 
 T = TypeVar("T")
 
-GROUPS = 0x1 | 0x10 | 0x40
-"""RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV4_ROUTE of linux/rtnetlink.h."""
+GROUPS = 0x1 | 0x10 | 0x40 | 0x100 | 0x400
+"""RTMGRP_LINK, then IFADDR and ROUTE of RTMGRP_IPV4 and of RTMGRP_IPV6 (linux/rtnetlink.h)."""
 
 SETTLE_S = 0.05
 """After a change the socket is left alone this long, so that a storm costs twenty wake-ups a second and no more."""
@@ -100,7 +100,7 @@ class Netlink:
             raise HostError(ENDED) from None
 
     def changes(self) -> asyncio.Event:
-        """A new event, set in the caller's loop whenever a link, an IPv4 address or an IPv4 route changes.
+        """A new event, set in the caller's loop whenever a link, an address or a route changes.
 
         The owner clears it, then looks. Changes that could not be told (the socket overflowed) count as changes.
         """

@@ -7,18 +7,21 @@ difference. Must not know when steps are taken or left out: that is `flannel0`.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 from functools import partial
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
 from udpbackend.host import rtnetlink
-from udpbackend.model import Prefix
+from udpbackend.model import WIDTH, Prefix
 
 MARK = "udpbackend"
 ALIAS = f"{MARK}: overlay network of this node"
 """The alias by which a later start knows the device for its own."""
+
+METRIC = {4: 0, 6: 1024}
+"""What the kernel gives a route for which none is asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,14 +33,28 @@ class Overlay:
     network: Prefix
     """The whole overlay network: its route leads to the device."""
     mtu: int
+    address6: IPv6Address | None = None
+    """Likewise of its IPv6 subnet, as a /128; None where this node carries no IPv6."""
+    network6: Prefix | None = None
+    """With `address6`: the IPv6 half of the network."""
+
+    @property
+    def addresses(self) -> tuple[Held, ...]:
+        """What the device should carry."""
+        return tuple(Held(it, it, WIDTH[it.version]) for it in (self.address, self.address6) if it is not None)
+
+    @property
+    def networks(self) -> tuple[Prefix, ...]:
+        """What should lead to the device."""
+        return (self.network,) if self.network6 is None else (self.network, self.network6)
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """An IPv4 address on the device."""
+    """An address on the device."""
 
-    local: IPv4Address
-    peer: IPv4Address
+    local: IPv4Address | IPv6Address
+    peer: IPv4Address | IPv6Address
     bits: int
 
 
@@ -61,6 +78,8 @@ class Seen:
     accept_local: bool
     ipv6_address_mode: int | None
     """IFLA_INET6_ADDR_GEN_MODE; None where the device has no IPv6."""
+    ipv6_off: bool = False
+    """The device has IPv6, but `disable_ipv6` is set."""
     addresses: tuple[Held, ...] = ()
     routes: tuple[Route, ...] = ()
 
@@ -72,8 +91,8 @@ class Kind(Enum):
     """At any time."""
     ROUTE = auto()
     """While the link is up: the kernel takes none otherwise, and flushes them all when it goes down."""
-    UP = auto()
-    """At the start only: later it is the administrator's choice."""
+    ADMIN = auto()
+    """At the start only, if at all: later it is the administrator's choice."""
     TIDY = auto()
     """At the start only: what someone else has added since is not ours to remove."""
 
@@ -84,16 +103,25 @@ class Step:
 
     kind: Kind
     problem: str
-    cure: Callable[[Any, int], Awaitable[None]]
-    """Takes the AsyncIPRoute and the device's index."""
+    cure: Callable[[Any, int], Awaitable[None]] | None
+    """Takes the AsyncIPRoute and the device's index; None for what is not ours to cure."""
+    advice: str = ""
+    """For ADMIN: what the administrator can do."""
+    destination: Prefix | None = None
+    """For ROUTE: where it leads."""
 
 
 def plan(name: str, seen: Seen, wanted: Overlay) -> Iterator[Step]:
     """Everything that differs, in the order in which it must be cured."""
     yield from _settings(name, seen, wanted)
+    if wanted.address6 is not None and seen.ipv6_off:
+        advice = f"sysctl -w net.ipv6.conf.{name}.disable_ipv6=0 switches it on"
+        yield Step(Kind.ADMIN, f"IPv6 is switched off on {name}", None, advice)
+        wanted = replace(wanted, address6=None, network6=None)  # the kernel would refuse both
     yield from _addresses(name, seen, wanted)
     if not seen.up:
-        yield Step(Kind.UP, f"{name} is down", _raise_link)
+        advice = f"ip link set {name} up brings it back, its routes follow"
+        yield Step(Kind.ADMIN, f"{name} is down", _raise_link, advice)
     yield from _routes(name, seen, wanted)
 
 
@@ -114,24 +142,36 @@ def _settings(name: str, seen: Seen, wanted: Overlay) -> Iterator[Step]:
 
 
 def _addresses(name: str, seen: Seen, wanted: Overlay) -> Iterator[Step]:
-    right = Held(wanted.address, wanted.address, 32)
-    if right not in seen.addresses:
-        yield Step(Kind.SETTING, f"{name} lacks its address {right.local}/32", partial(_add_address, right))
+    for right in wanted.addresses:
+        if right not in seen.addresses:
+            problem = f"{name} lacks its address {right.local}/{right.bits}"
+            yield Step(Kind.SETTING, problem, partial(_add_address, right))
     for held in seen.addresses:
         # Only after ours is there: with its last address gone the kernel would drop the device's routes too.
-        if held != right:
+        if held not in wanted.addresses:
             problem = f"{name} has the address {held.local}/{held.bits} of an earlier configuration"
             yield Step(Kind.TIDY, problem, partial(_remove_address, held))
 
 
 def _routes(name: str, seen: Seen, wanted: Overlay) -> Iterator[Step]:
-    leads = [r for r in seen.routes if r.destination == wanted.network and r.metric == 0 and r.type == 1]
     for route in seen.routes:
-        if route.protocol == rtnetlink.PROTO_BOOT and route.destination != wanted.network:
+        if route.protocol == rtnetlink.PROTO_BOOT and route.destination not in wanted.networks:
             problem = f"the route {route.destination} dev {name} is of an earlier configuration"
             yield Step(Kind.TIDY, problem, partial(_remove_route, route))
-    if all(r.protocol == rtnetlink.PROTO_KERNEL for r in leads):
-        yield Step(Kind.ROUTE, f"the route {wanted.network} dev {name} is missing", partial(_add_route, wanted.network))
+    for network in wanted.networks:
+        if not any(_leads(route, network) for route in seen.routes):
+            problem = f"the route {network} dev {name} is missing"
+            yield Step(Kind.ROUTE, problem, partial(_add_route, network), destination=network)
+
+
+def _leads(route: Route, network: Prefix) -> bool:
+    """Whether it does what ours would do, whoever has made it; the kernel's own goes with the address it belongs to."""
+    return (
+        route.destination == network
+        and route.metric == METRIC[network.version]
+        and route.type == rtnetlink.TYPE_UNICAST
+        and route.protocol != rtnetlink.PROTO_KERNEL
+    )
 
 
 async def _raise_link(ip: Any, index: int) -> None:
@@ -139,7 +179,8 @@ async def _raise_link(ip: Any, index: int) -> None:
 
 
 async def _add_address(held: Held, ip: Any, index: int) -> None:
-    await ip.addr("add", index=index, local=str(held.local), address=str(held.peer), prefixlen=held.bits)
+    more = {"flags": rtnetlink.IFA_F_NODAD} if held.local.version == 6 else {}
+    await ip.addr("add", index=index, local=str(held.local), address=str(held.peer), prefixlen=held.bits, **more)
 
 
 async def _remove_address(held: Held, ip: Any, index: int) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import struct
 from collections.abc import Iterator
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from socket import AF_INET, AF_INET6
 from typing import Any, NamedTuple
@@ -36,12 +36,14 @@ INET_CONF = 1  # IFLA_INET_CONF
 ACCEPT_LOCAL = 23  # IPV4_DEVCONF_ACCEPT_LOCAL of linux/ip.h
 INET6_ADDR_GEN_MODE = 8
 ADDR_GEN_MODE_NONE = 1
+IFA_F_NODAD = 0x02
 SKIP_STATS = 8  # RTEXT_FILTER_SKIP_STATS: a third of the decoding of a link
 
 DUMP_INTERRUPTED = 0x10  # NLM_F_DUMP_INTR
 DUMP_TRIES = 5
 
 ROUTE_FILE = Path("/proc/thread-self/net/route")
+ROUTE6_FILE = Path("/proc/thread-self/net/ipv6_route")
 
 
 class LinkChange(nlmsg):  # type: ignore[misc]  # pyroute2 has no types
@@ -57,7 +59,7 @@ class MainRoute(NamedTuple):
     destination: Prefix
     device: str
     """`*` for one without a device (unreachable, blackhole)."""
-    gateway: IPv4Address | None
+    gateway: IPv4Address | IPv6Address | None
     metric: int
 
     def __str__(self) -> str:
@@ -93,20 +95,21 @@ async def link(ip: Any, **which: str | int) -> Any:
         raise
 
 
-async def addresses(ip: Any, index: int = 0) -> list[Any]:
-    """The IPv4 addresses of one link, or of all; the kernel filters."""
+async def addresses(ip: Any, index: int = 0, family: int = AF_INET) -> list[Any]:
+    """The addresses of one link, or of all; the kernel filters."""
     message = ifaddrmsg()
-    message["family"], message["index"] = AF_INET, index
-    return await dump(ip, message, RTM_GETADDR)
+    message["family"], message["index"] = family, index
+    # A kernel without IPv6 answers with what it has.
+    return [found for found in await dump(ip, message, RTM_GETADDR) if found["family"] == family]
 
 
-async def main_routes_of(ip: Any, index: int) -> list[Any]:
-    """The IPv4 routes of table main through one link; the kernel filters."""
+async def main_routes_of(ip: Any, index: int, family: int = AF_INET) -> list[Any]:
+    """The routes of table main through one link; the kernel filters."""
     message = rtmsg()
-    message["family"], message["table"] = AF_INET, TABLE_MAIN
+    message["family"], message["table"] = family, TABLE_MAIN
     message["attrs"] = [("RTA_OIF", index)]
     try:
-        return await dump(ip, message, RTM_GETROUTE)
+        return [found for found in await dump(ip, message, RTM_GETROUTE) if found["family"] == family]
     except NetlinkError as error:
         if error.code == errno.ENOENT:
             return []  # the kernel makes the table with its first route
@@ -157,3 +160,30 @@ def main_routes_to(destination: Prefix, path: Path = ROUTE_FILE) -> Iterator[Mai
             if f"\t{base}\t" == wanted and netmask == mask:
                 via = IPv4Address(int(gateway, 16).to_bytes(4, "little" if inet(IPv4Address(1)) != 1 else "big"))
                 yield MainRoute(destination, device, via if int(via) else None, int(metric))
+
+
+async def main_routes6_to(ip: Any, destination: Prefix, path: Path = ROUTE6_FILE) -> list[MainRoute]:
+    """The same for an IPv6 prefix. The file shows every table, so what it finds is looked up once more."""
+    found = []
+    for route in _routes6_to(destination, path):
+        device = await link(ip, ifname=route.device)
+        held = await main_routes_of(ip, device["index"], AF_INET6) if device else []
+        if any(_is_route6(message, route) for message in held):
+            found.append(route)
+    return found
+
+
+def _routes6_to(destination: Prefix, path: Path) -> Iterator[MainRoute]:
+    wanted = f"{destination.address:032x} {destination.bits:02x} "
+    with path.open(encoding="ascii") as file:
+        for line in file:
+            if line.startswith(wanted):
+                _base, _bits, _source, _source_bits, gateway, metric, *_, device = line.split()
+                via = int(gateway, 16)
+                yield MainRoute(destination, device, IPv6Address(via) if via else None, int(metric, 16))
+
+
+def _is_route6(message: Any, route: MainRoute) -> bool:
+    base = int(IPv6Address(message.get_attr("RTA_DST") or 0))
+    metric = message.get_attr("RTA_PRIORITY") or 0
+    return (base, message["dst_len"], metric) == (route.destination.address, route.destination.bits, route.metric)

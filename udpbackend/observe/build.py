@@ -111,6 +111,8 @@ def _network(facts: Facts) -> report.Network | None:
         backend=facts.network.backend.type,
         port=facts.port,
         source_check=facts.source_check,
+        ipv6_network=None if facts.network.ipv6 is None else str(facts.network.ipv6.network),
+        ipv6_subnet=None if facts.ipv6_subnet is None else str(facts.ipv6_subnet),
     )
 
 
@@ -126,6 +128,7 @@ def _interface(facts: Facts) -> report.Interface | None:
         overlay_device=None if overlay is None else overlay.device,
         overlay_address=None if overlay is None else str(overlay.address),
         overlay_mtu=None if overlay is None else overlay.mtu,
+        overlay_ipv6_address=None if overlay is None or overlay.address6 is None else str(overlay.address6),
     )
 
 
@@ -186,7 +189,9 @@ def _peers(facts: Facts) -> list[report.Peer]:
 def _peer(address: int, leases: Sequence[Lease], counted: PeerCounters | None, port: int | None) -> report.Peer:
     node = next((lease.node for lease in leases if lease.node), "")
     public_ip = str(IPv4Address(address))
-    subnets = [str(lease.subnet) for lease in sorted(leases, key=lambda lease: lease.subnet)]
+    ordered = sorted(leases, key=lambda lease: lease.subnet)
+    subnets = [str(lease.subnet) for lease in ordered]
+    subnets += [str(lease.ipv6_subnet) for lease in ordered if lease.ipv6_subnet is not None]
     if counted is None:
         return report.Peer(node=node, public_ip=public_ip, port=port, subnets=subnets)
     return report.Peer(

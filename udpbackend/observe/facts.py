@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING, Protocol
 
 from udpbackend.model import Endpoint, Lease, NetworkConfig, Prefix
@@ -25,6 +25,8 @@ class Overlay:
 
     device: str
     address: IPv4Address
+    address6: IPv6Address | None = None
+    """None where this node carries no IPv6."""
     mtu: int
 
 
@@ -61,6 +63,8 @@ class Facts:
     network: NetworkConfig | None = None
     subnet: Prefix | None = None
     """Our own lease's."""
+    ipv6_subnet: Prefix | None = None
+    """Likewise; None where this node carries no IPv6."""
     port: int | None = None
     source_check: str | None = None
     endpoint: Endpoint | None = None

@@ -77,6 +77,8 @@ def _state(report: Report) -> Iterator[Metric]:
         "subnet": (network.subnet or "") if network else "",
         "registry": registry.kind,
     }
+    if network and network.ipv6_network:
+        labels |= {"ipv6_network": network.ipv6_network, "ipv6_subnet": network.ipv6_subnet or ""}
     yield InfoMetricFamily(PREFIX.removesuffix("_"), "Which node of which network this is", labels)
     yield _gauge(
         "ready", "1 once packets flow and subnet.env is written, as /readyz says", report.verdict.state != "starting"

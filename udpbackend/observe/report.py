@@ -31,6 +31,8 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
     backend: str
     port: int | None
     source_check: str | None
+    ipv6_network: str | None = None
+    ipv6_subnet: str | None = None
 
 
 class Interface(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,6 +45,7 @@ class Interface(msgspec.Struct, frozen=True, kw_only=True):
     overlay_device: str | None
     overlay_address: str | None
     overlay_mtu: int | None
+    overlay_ipv6_address: str | None = None
 
 
 class Registry(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,7 +11,6 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator
-from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Self
 
@@ -29,14 +28,21 @@ LINE = re.compile(
 )
 
 
-def render(network: Prefix, subnet: Prefix, mtu: int, *, ip_masq: bool) -> str:
-    """The file's text; FLANNEL_SUBNET is the address the bridge will carry, the first after the subnet's base."""
+def render(
+    network: Prefix, subnet: Prefix, mtu: int, *, ip_masq: bool, ipv6: tuple[Prefix, Prefix] | None = None
+) -> str:
+    """The file's text; `ipv6`: network and subnet of a node that carries it too."""
     return (
-        f"FLANNEL_NETWORK={network}\n"
-        f"FLANNEL_SUBNET={IPv4Address(subnet.address + 1)}/{subnet.bits}\n"
-        f"FLANNEL_MTU={mtu}\n"
-        f"FLANNEL_IPMASQ={'true' if ip_masq else 'false'}\n"
+        _share("FLANNEL_", network, subnet)
+        + (_share("FLANNEL_IPV6_", *ipv6) if ipv6 else "")
+        + f"FLANNEL_MTU={mtu}\n"
+        + f"FLANNEL_IPMASQ={'true' if ip_masq else 'false'}\n"
     )
+
+
+def _share(keys: str, network: Prefix, subnet: Prefix) -> str:
+    """SUBNET is the address the bridge will carry, the first after the subnet's base."""
+    return f"{keys}NETWORK={network}\n{keys}SUBNET={subnet.base + 1}/{subnet.bits}\n"
 
 
 def read_env(path: Path) -> dict[str, str]:

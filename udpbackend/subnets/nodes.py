@@ -9,15 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from ipaddress import IPv4Address
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 from udpbackend.errors import ConfigError
 from udpbackend.gojson import Fields, decode, shown
 from udpbackend.model import Lease, NetworkConfig, Prefix
 from udpbackend.subnets.config import read_config
 
-LONGEST_SUBNET = 30
-"""The fewest addresses of use to a node: flannel0's, the bridge's and one pod's."""
+LONGEST_SUBNET = {4: 30, 6: 126}
+"""By IP version, the fewest addresses of use to a node: flannel0's, the bridge's and one pod's."""
+
+Key = Literal["Subnet", "IPv6Subnet"]
 
 
 def parse_nodes(data: bytes) -> tuple[NetworkConfig, tuple[Lease, ...]]:
@@ -28,24 +30,25 @@ def parse_nodes(data: bytes) -> tuple[NetworkConfig, tuple[Lease, ...]]:
     if not isinstance(values, list):
         got = shown(values) if "Nodes" in fields else "no such key"
         raise ConfigError(f'Nodes: expected a list of {{"Name", "PublicIP", "Subnet"}} objects, got {got}')
-    leases = [_lease(value, f"Nodes[{i}]", config.network) for i, value in enumerate(values)]
+    leases = [_lease(value, f"Nodes[{i}]", config) for i, value in enumerate(values)]
     _require_unique(leases, "Name", lambda lease: lease.node or None)
     _require_unique(leases, "PublicIP", lambda lease: lease.public_ip)
-    return config, tuple(leases[i] for i in _disjoint(leases))
+    order = _disjoint("Subnet", {i: lease.subnet for i, lease in enumerate(leases)}, leases)
+    _disjoint("IPv6Subnet", {i: it.ipv6_subnet for i, it in enumerate(leases) if it.ipv6_subnet is not None}, leases)
+    return config, tuple(leases[i] for i in order)
 
 
-def _lease(value: Any, path: str, network: Prefix) -> Lease:
+def _lease(value: Any, path: str, config: NetworkConfig) -> Lease:
     node = Fields(value, path)
     public_ip = _public_ip(node)
-    subnet = _subnet(node)
-    if not network.contains(subnet):
-        raise ConfigError(f"{node.place('Subnet')}: {subnet} is not inside the Network {network}")
+    network = config.network
+    subnet = _subnet(node, "Subnet", network)
     if network.address <= public_ip <= network.last:
         raise ConfigError(
             f"{node.place('PublicIP')}: {IPv4Address(public_ip)} is inside the Network {network}: "
             "expected an address outside the overlay"
         )
-    return Lease(subnet, public_ip, node.string("Name"))
+    return Lease(subnet, public_ip, node.string("Name"), _ipv6_subnet(node, config))
 
 
 def _public_ip(node: Fields) -> int:
@@ -60,16 +63,32 @@ def _public_ip(node: Fields) -> int:
     return int(address)
 
 
-def _subnet(node: Fields) -> Prefix:
-    text = node.string("Subnet")
+def _ipv6_subnet(node: Fields, config: NetworkConfig) -> Prefix | None:
+    """None for a node that is to be sent no IPv6."""
+    if node.raw("IPv6Subnet") is None:
+        return None
+    if config.ipv6 is None:
+        raise ConfigError(
+            f"{node.place('IPv6Subnet')}: the network has no IPv6: expected no such key, or EnableIPv6 and an "
+            "IPv6Network in the configuration"
+        )
+    return _subnet(node, "IPv6Subnet", config.ipv6.network)
+
+
+def _subnet(node: Fields, key: Key, network: Prefix) -> Prefix:
+    text = node.string(key)
     try:
         subnet = Prefix.parse(text)
     except ConfigError as error:
-        raise ConfigError(f"{node.place('Subnet')}: {error}") from None
-    if subnet.version != 4 or subnet.bits > LONGEST_SUBNET:
+        raise ConfigError(f"{node.place(key)}: {error}") from None
+    longest = LONGEST_SUBNET[network.version]
+    if subnet.version != network.version or subnet.bits > longest:
         raise ConfigError(
-            f"{node.place('Subnet')}: expected an IPv4 subnet of /{LONGEST_SUBNET} or larger, got {text!r}"
+            f"{node.place(key)}: expected an IPv{network.version} subnet of /{longest} or larger, got {text!r}"
         )
+    if not network.contains(subnet):
+        where = key.replace("Subnet", "Network")
+        raise ConfigError(f"{node.place(key)}: {subnet} is not inside the {where} {network}")
     return subnet
 
 
@@ -83,16 +102,16 @@ def _require_unique(leases: list[Lease], key: str, value_of: Callable[[Lease], o
             raise ConfigError(f"Nodes[{i}].{key}: {text} is that of {_called(leases, first)} too")
 
 
-def _disjoint(leases: list[Lease]) -> list[int]:
+def _disjoint(key: Key, subnets: dict[int, Prefix], leases: list[Lease]) -> list[int]:
     """Indexes in the order of the subnets. Prefixes overlap only by nesting, and then they are neighbours in it."""
-    order = sorted(range(len(leases)), key=lambda i: leases[i].subnet.address)
+    order = sorted(subnets, key=lambda i: subnets[i].address)
     for before, after in pairwise(order):
-        if leases[before].subnet.overlaps(leases[after].subnet):
+        if subnets[before].overlaps(subnets[after]):
             first, second = sorted((before, after))
-            one, other = leases[second].subnet, leases[first].subnet
+            one, other = subnets[second], subnets[first]
             relation = f"{one} is the subnet" if one == other else f"{one} overlaps {other}"
             whose = f"of {_called(leases, first)}" + (" too" if one == other else "")
-            raise ConfigError(f"Nodes[{second}].Subnet: {relation} {whose}{_owner(leases[second])}")
+            raise ConfigError(f"Nodes[{second}].{key}: {relation} {whose}{_owner(leases[second])}")
     return order
 
 

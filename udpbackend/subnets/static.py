@@ -167,22 +167,27 @@ class StaticSubnets:
         for name, before, after in (
             ("Network", old.network, config.network),
             ("SubnetLen", old.subnet_len, config.subnet_len),
+            ("IPv6Network", *(it.ipv6 and it.ipv6.network for it in (old, config))),
+            ("IPv6SubnetLen", *(it.ipv6 and it.ipv6.subnet_len for it in (old, config))),
             ("Backend", old.backend.options, config.backend.options),
         ):
             if before != after:
-                raise RestartNeededError(f"{self._path}: {name} has changed from {before} to {after}")
+                raise RestartNeededError(
+                    f"{self._path}: {name} has changed from {_or_nothing(before)} to {_or_nothing(after)}"
+                )
         mine = self._find(new, own.public_ip)
         who = f"this host ({self._node_name or own.public_address})"
         if mine is None:
             raise RestartNeededError(f"{self._path}: {who} is no longer among the nodes")
-        if mine.subnet != own.subnet:
-            raise RestartNeededError(
-                f"{self._path}: the Subnet of {who} has changed from {own.subnet} to {mine.subnet}"
-            )
-        if mine.public_ip != own.public_ip:
-            raise RestartNeededError(
-                f"{self._path}: the PublicIP of {who} has changed from {own.public_address} to {mine.public_address}"
-            )
+        for name, was, now in (
+            ("Subnet", own.subnet, mine.subnet),
+            ("IPv6Subnet", own.ipv6_subnet, mine.ipv6_subnet),
+            ("PublicIP", own.public_address, mine.public_address),
+        ):
+            if was != now:
+                raise RestartNeededError(
+                    f"{self._path}: the {name} of {who} has changed from {_or_nothing(was)} to {_or_nothing(now)}"
+                )
 
     def _degrade(self, reason: str) -> None:
         if reason != self._degraded:
@@ -198,6 +203,10 @@ class StaticSubnets:
 
 def _stamp(status: os.stat_result) -> Stamp:
     return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+def _or_nothing(value: object) -> object:
+    return "nothing" if value is None else value
 
 
 def _unreadable(path: Path, error: OSError) -> HostError:

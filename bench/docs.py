@@ -1,0 +1,230 @@
+"""`python -m bench docs [JSON]`: the page docs/benchmarks.md from a template and a document.
+
+Owns the tables of the page and where its files lie. All prose stands in page.md, with a mark `{{name}}` where a table
+goes; without a document, the marks become a sentence that says so. No figure of ours stands in the template.
+"""
+
+import argparse
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench import plots, show, surroundings, systems
+from bench.lab.wait import LabError
+from bench.show import Index, Row
+from bench.systems import SCALED
+from bench.systems.bare_loop import BareLoop
+from bench.workloads import METRICS
+
+TEMPLATE = Path(__file__).with_name("page.md")
+PAGE = surroundings.ROOT / "docs" / "benchmarks.md"
+PLOTS = "benchmarks"
+"""The directory of the plots, beside the page."""
+NO_RUN = "*No run is recorded here yet: `make bench`, then `make bench-docs`.*"
+NOTHING = "*This run has no figures for it.*"
+FLOORS = {
+    ("wire", "host-host", 1500, "tcp-1", "throughput_bps"): 1.0,
+    ("wire", "host-host", 1500, "tcp-4", "throughput_bps"): 1.0,
+    ("wire-nogro", "host-host", 1500, "tcp-1", "throughput_bps"): 0.85,
+    ("pass-through", "host-host", 1500, "tcp-1", "throughput_bps"): 0.50,
+    ("pass-through", "host-host", 1500, "tcp-4", "throughput_bps"): 0.38,
+    ("pass-through", "pod-pod", 1500, "tcp-1", "throughput_bps"): 0.55,
+    ("pass-through", "pod-pod", 1500, "tcp-4", "throughput_bps"): 0.40,
+    ("wire", "host-host", 9000, "tcp-1", "throughput_bps"): 0.60,
+    ("wire", "host-host", 1500, "udp-64", "delivered_pps"): 1.0,
+    ("wire", "host-host", 1500, "udp-1400", "delivered_pps"): 1.0,
+    ("wire", "host-host", 1500, "udp-64", "no_loss_pps"): 0.8,
+    ("wire", "host-host", 1500, "udp-1400", "no_loss_pps"): 0.8,
+    ("pass-through", "host-host", 1500, "pingpong", "latency_p50_s"): 1.3,
+    ("pass-through", "host-host", 1500, "pingpong", "latency_p99_s"): 1.2,
+}
+"""The rows the project holds itself to, and the ratio to VXLAN that each must reach; of latencies, must not exceed."""
+COSTS = ("cores_per_gbps", "cpu_ns_per_packet")
+SCALE = (
+    ("tcp-1", "throughput_bps"),
+    ("pingpong", "latency_p50_s"),
+    ("pingpong", "latency_p99_s"),
+    ("publish", "publish_s"),
+    ("publish", "gap_s"),
+    ("publish", "gap_idle_s"),
+    ("publish", "rss_bytes"),
+)
+
+Document = dict[str, Any]
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table, or a sentence where there is nothing to put into one."""
+    if not rows:
+        return NOTHING
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def where(row: Row) -> str:
+    """A cell in words."""
+    return f"{row['link']}, {row['path'].replace('-', ' to ')}" + (f", MTU {row['mtu']}" if row["mtu"] != 1500 else "")
+
+
+def what(row: Row) -> str:
+    """A workload and, where it has several figures, which."""
+    return f"{row['workload']}{show.which(row)}"
+
+
+def ratio_text(ratio: Row | None) -> str:
+    """Median and spread."""
+    return "-" if ratio is None else f"{ratio['median']:.2f} ({ratio['min']:.2f}-{ratio['max']:.2f})"
+
+
+def headline(document: Document) -> str:
+    """The rows of FLOORS."""
+    index = Index(document)
+    rows = []
+    for key, floor in FLOORS.items():
+        ours = index.row("udp", key)
+        ratio = ours and index.ratio(ours, systems.REFERENCE)
+        theirs = index.row(systems.REFERENCE, key)
+        if not ours or not ratio or not theirs:
+            continue
+        figures = [show.value(row["median"], row["unit"]) for row in (theirs, ours)]
+        least = f"{'≤' if key[-1].startswith('latency') else '≥'} {floor:g}"
+        cost = index.cost_ratio(ours, systems.REFERENCE)
+        verdict = ratio["verdict"] if ours["proof"] == theirs["proof"] == "ok" else "no proof"
+        rows.append(
+            [
+                where(ours),
+                what(ours),
+                *figures,
+                ratio_text(ratio),
+                str(ratio["pairs"]),
+                verdict,
+                least,
+                ratio_text(cost),
+            ]
+        )
+    header = ("link, path", "workload", "VXLAN", "udp", "udp : VXLAN", "pairs", "verdict", "floor", "CPU, udp : VXLAN")
+    return markdown(header, rows)
+
+
+def worse(document: Document) -> str:
+    """Every figure by which VXLAN is better."""
+    index = Index(document)
+    rows = []
+    for ratio in document["ratios"]:
+        if (ratio["system"], ratio["against"], ratio["verdict"]) == ("udp", systems.REFERENCE, "worse"):
+            row = index.find(ratio)
+            metric = METRICS[ratio["metric"]].meaning
+            rows.append([where(row), row["workload"], metric, ratio_text(ratio)])
+    return markdown(("link, path", "workload", "figure", "udp : VXLAN"), rows)
+
+
+def all_figures(document: Document) -> str:
+    """Every headline of every system, with what it costs."""
+    index = Index(document)
+    rows = []
+    for row in sorted(show.headlines(document), key=lambda it: (*show.cell_key(it), it["metric"])):
+        name = f"{row['system']} *encrypted*" if row["encrypted"] else row["system"]
+        ratio = index.ratio(row, systems.REFERENCE)
+        spread = show.span(row["min"], row["max"], row["unit"])
+        costs = [show.beside(index, row, *names) for names in show.COSTS]
+        proof = "" if row["proof"] == "ok" else " **no proof**"
+        verdict = ratio["verdict"] if ratio else "-"
+        figures = [show.value(row["median"], row["unit"]), spread, ratio_text(ratio), verdict]
+        rows.append([where(row), what(row), name + proof, *figures, *costs])
+    header = ("link, path", "workload", "system", "median", "lowest-highest", ": VXLAN", "verdict")
+    return markdown((*header, "CPU", "of that, daemon", "resent", "lost"), rows)
+
+
+def pump(document: Document) -> str:
+    """Ours against the same C code in a bare loop: figures, and what each costs."""
+    index = Index(document)
+    rows = []
+    for ratio in document["ratios"]:
+        row = index.find(ratio)
+        if ratio["against"] == BareLoop.name and (show.is_headline(row) or row["metric"] in COSTS):
+            figure = show.value(row["median"], row["unit"])
+            verdict = [ratio_text(ratio), str(ratio["pairs"]), ratio["verdict"]]
+            rows.append([where(row), f"{row['workload']}: {METRICS[row['metric']].meaning}", figure, *verdict])
+    return markdown(("link, path", "figure", "udp, median", "udp : bare loop", "pairs", "verdict"), rows)
+
+
+def scale(document: Document) -> str:
+    """A line for each size of the table: traffic, and its ratio to the smallest; publication; memory."""
+    index = Index(document)
+    smallest = SCALED[0].name
+    lines = []
+    for system in (scaled.name for scaled in SCALED):
+        found = {(row["workload"], row["metric"]): row for row in document["rows"] if row["system"] == system}
+        line = [f"{int(system.rpartition('-')[2]):,}"]
+        for key in SCALE:
+            row = found.get(key)
+            ratio = row and index.ratio(row, smallest)
+            line.append(show.value(row["median"], row["unit"]) if row else "-")
+            if key[0] != "publish":
+                line.append(f"{ratio_text(ratio)}, {ratio['verdict']}" if ratio else "-")
+        if found:
+            lines.append(line)
+    header = ("subnets", "TCP 1 stream", ": 1 subnet", "ping-pong p50", ": 1 subnet", "p99", ": 1 subnet", "publish")
+    return markdown((*header, "longest gap then", "longest gap else", "memory of a daemon"), lines)
+
+
+def versions(document: Document) -> str:
+    """What was measured, and what was not."""
+    rows = [
+        [name, it["what"] + (" *(encrypted)*" if it["encrypted"] else ""), it["version"] or "-"]
+        for name, it in document["systems"].items()
+    ]
+    rows += [[name, f"not measured: {why}", "-"] for name, why in document["skipped"].items()]
+    return markdown(("system", "what it is", "version"), rows)
+
+
+def machine(document: Document) -> str:
+    """The machine, the settings, and what was read back."""
+    facts = {**document["machine"], "commit": document["commit"], **document["settings"]}
+    rows = [[name.replace("_", " "), str(value)] for name, value in facts.items() if value not in ("", None)]
+    return markdown(("what", "value"), rows)
+
+
+def pictures(document: Document) -> str:
+    """The plots, drawn now."""
+    names = plots.draw_all(document, PAGE.parent / PLOTS)
+    return "\n\n".join(f"![{name}]({PLOTS}/{name}.svg)" for name in names) or NOTHING
+
+
+MARKS: dict[str, Callable[[Document], str]] = {
+    "headline": headline,
+    "worse": worse,
+    "figures": all_figures,
+    "pump": pump,
+    "scale": scale,
+    "versions": versions,
+    "machine": machine,
+    "plots": pictures,
+}
+
+
+def render(template: str, document: Document | None) -> str:
+    """The page."""
+    note = "<!-- made by `make bench-docs` from bench/page.md and a run of the bench: edit the template -->\n\n"
+    return note + re.sub(r"\{\{(\w+)\}\}", lambda found: MARKS[found[1]](document) if document else NO_RUN, template)
+
+
+def unknown_marks(template: str) -> Iterator[str]:
+    """Marks that nothing fills."""
+    yield from (name for name in re.findall(r"\{\{(\w+)\}\}", template) if name not in MARKS)
+
+
+def main(argv: Sequence[str]) -> int:
+    """The sub-command."""
+    parser = argparse.ArgumentParser(prog="python -m bench docs", description="Render docs/benchmarks.md.")
+    parser.add_argument("json", type=Path, nargs="?", help="the document; without one the page says there is none")
+    options = parser.parse_args(argv)
+    try:
+        document = json.loads(options.json.read_text()) if options.json else None
+    except (OSError, ValueError) as error:
+        raise LabError(f"cannot read {options.json}: {error}") from None
+    PAGE.write_text(render(TEMPLATE.read_text(), document))
+    print(f"{PAGE.relative_to(surroundings.ROOT)} is written")
+    return 0

@@ -1,0 +1,47 @@
+"""Our own daemon, with default settings: one per host.
+
+Knows the daemon as an operator does: its flags, its device and the counters in its status.
+"""
+
+import json
+
+from bench.lab.daemon import Overlay
+from bench.lab.topology import ENCAPSULATION_BYTES, Host, Lab
+from bench.systems.base import System
+from udpbackend.commands.status import fetch
+
+
+class Udp(System):
+    """udp-backend from the environment that this Python belongs to."""
+
+    name = "udp"
+    what = "udp-backend, default settings"
+    device = "flannel0"
+    overhead_bytes = ENCAPSULATION_BYTES
+    against = "udp-bare-loop"
+
+    def __init__(self, lab: Lab) -> None:
+        super().__init__(lab)
+        self.overlay = self.make_overlay()
+
+    def make_overlay(self) -> Overlay:
+        """The daemons, not yet started."""
+        return Overlay(self.lab)
+
+    def prepare(self) -> None:
+        """Starts the daemons and waits until they are ready."""
+        self.set_pod_mtu()
+        self.overlay.start_all()
+
+    def drops(self, host: Host) -> int:
+        """What the daemon has dropped, whatever the cause."""
+        status = json.loads(fetch(self.overlay.run_directory(host) / "subnet.sock"))
+        return sum(int(counter["value"]) for counter in status["counters"] if "_drop" in counter["name"])
+
+    def pids(self) -> list[int]:
+        """Both daemons."""
+        return [self.overlay.process(host).pid for host in self.overlay.running]
+
+    def teardown(self) -> None:
+        """Stops the daemons; they have to end well and to account for every packet."""
+        self.overlay.stop_all()

@@ -1,0 +1,54 @@
+"""The bench measures: from the command line to a JSON document with proof, in one cell and for a second each."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from bench import congestion
+
+ROW = {"system", "link", "path", "mtu", "cc", "workload", "metric", "unit", "samples", "median", "min", "max", "runs"}
+RATIO = {"system", "against", "link", "path", "mtu", "cc", "workload", "metric", "median", "min", "max", "pairs"}
+
+
+@pytest.fixture(scope="module")
+def _tools(able):
+    if shutil.which("ethtool") is None:
+        (pytest.fail if os.environ.get("UDPB_NO_SKIP") else pytest.skip)("needs ethtool")
+
+
+@pytest.mark.usefixtures("_tools")
+@pytest.mark.timeout(90)
+def test_one_cell_from_end_to_end(tmp_path):
+    path = tmp_path / "figures.json"
+    allowed = congestion.ALLOWED.read_text()
+    command = [sys.executable, "-m", "bench", "--systems", "vxlan,udp", "--links", "wire", "--workloads", "tcp-1"]
+    command += ["--pairs", "1", "--seconds", "1", "--json", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=80, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "udp" in done.stdout
+    document = json.loads(path.read_text())
+    assert document["machine"]["cores"] >= 1
+    assert all(row.keys() >= ROW for row in document["rows"])
+    assert all(ratio.keys() >= RATIO for ratio in document["ratios"])
+    rates = {row["system"]: row for row in document["rows"] if row["metric"] == "throughput_bps"}
+    assert rates.keys() == {"vxlan", "udp"}
+    for row in rates.values():
+        assert row["median"] > 1e7
+        assert row["proof"] == "ok"
+        assert row["runs"] == len(row["samples"]) == 1
+        assert row["surroundings"]["congestion"] == [row["cc"]]
+        assert row["surroundings"]["offloads"]["generic-receive-offload"] is True
+        assert row["surroundings"]["offloads"]["tcp-segmentation-offload"] is False
+    (ratio,) = (it for it in document["ratios"] if it["metric"] == "throughput_bps")
+    assert (ratio["system"], ratio["against"], ratio["pairs"]) == ("udp", "vxlan", 1)
+    assert congestion.ALLOWED.read_text() == allowed
+
+
+def test_help_lists_what_there_is():
+    done = subprocess.run([sys.executable, "-m", "bench", "--help"], capture_output=True, text=True, check=True)
+    words = ("--pairs", "--seconds", "--json", "vxlan", "wireguard-go", "wire-nogro", "pod-pod", "tcp-16", "connect")
+    assert [word for word in words if word not in done.stdout] == []
