@@ -117,9 +117,10 @@ int segment_prepare(struct segment_source *source, uint8_t *bytes, const struct 
 		return whole(source, bytes, header);
 	source->protocol = protocol_of(header->gso_type, packet->version);
 	/* The header's hdr_len is not to be trusted (a forwarded packet's may be anything): the lengths are read from the
-	 * packet. Where the transport header begins, IPv6 extensions skipped, only csum_start tells. */
-	transport = header->csum_start;
-	if (!source->protocol || !(header->flags & VIRTIO_NET_HDR_F_NEEDS_CSUM) || header->gso_size == 0 ||
+	 * packet. Where the transport header begins, IPv6 extensions skipped, only csum_start tells. Without it (a card has
+	 * merged and verified the packet, and it is forwarded) there can be no extensions. */
+	transport = header->flags & VIRTIO_NET_HDR_F_NEEDS_CSUM ? header->csum_start : packet->header_bytes;
+	if (!source->protocol || header->gso_size == 0 ||
 	    transport < packet->header_bytes || transport + (uint32_t)UDP_BYTES > packet->length)
 		return -EINVAL;
 	/* Only IPv6 extensions stand between the two headers; without any, the IP header names the protocol. */

@@ -326,9 +326,10 @@ static int send_too_big(struct transmit *t, int64_t now_ns)
 	segment_make(&it->source, t->position.segment, t->headers[0], &segment);
 	memcpy(whole, t->headers[0], segment.headers_bytes);
 	memcpy(whole + segment.headers_bytes, segment.payload, segment.payload_bytes);
-	/* What we read was valid, so what we made of it is. */
-	(void)packet_parse(whole, segment.headers_bytes + segment.payload_bytes, &packet);
-	error = send_cut(t, it, &packet, now_ns);
+	if (packet_parse(whole, segment.headers_bytes + segment.payload_bytes, &packet) == PACKET_OK)
+		error = send_cut(t, it, &packet, now_ns);
+	else
+		stats_add(t->stats, STAT_tx_drop_offload, 1);
 	if (error == 0 && ++t->position.segment == it->source.count)
 		next_packet(t);
 	return error;
