@@ -5,6 +5,7 @@ proof, 2 usage, 130 Ctrl-C. Progress goes to stderr, the table to stdout, everyt
 """
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -19,6 +20,8 @@ from bench.lab.wait import LabError
 from bench.progress import Progress, clock
 
 RESULTS = surroundings.ROOT / "bench" / "results"
+BUSY = 0.25
+"""Load per processor before a run from which it is not alone."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -65,7 +68,7 @@ def chosen(options: argparse.Namespace) -> plan.Plan:
 
 
 def carry_out(asked: plan.Plan, path: Path) -> result.Document:
-    """Measures, prints and writes. What was measured before an interruption or an error is written, too."""
+    """Measures, prints and writes. What was measured before an interruption or an error goes into a file of its own."""
     missing = measure.skipped(asked.systems())
     for name, why in missing.items():
         print(f"SKIPPED {name}: {why}", file=sys.stderr)
@@ -77,6 +80,8 @@ def carry_out(asked: plan.Plan, path: Path) -> result.Document:
     }
     progress = Progress(able.cost_s())
     progress.say(f"{asked.pairs} runs each of {asked.seconds} s; about {clock(able.cost_s())}")
+    if (busy := surroundings.load()[0]) > BUSY * (os.cpu_count() or 1):
+        progress.say(f"other programs run here (load {busy}): figures will be noisy, and CPU counts them, too")
     began = time.monotonic()
     with ExitStack() as stack:
         stack.callback(_finish, document, path, progress)
@@ -92,6 +97,8 @@ def _finish(document: result.Document, path: Path, progress: Progress) -> None:
     if not document.series:
         return
     written = document.as_json(systems.REFERENCE)
+    if "took_s" not in document.settings:
+        path = path.with_suffix(f".partial{path.suffix}")
     result.save(written, path)
     print(show.table(written, systems.REFERENCE), show.LEGEND, sep="\n\n")
     for complaint in document.complaints:

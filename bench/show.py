@@ -28,6 +28,8 @@ LEGEND = (
     "the system's own processes. resent: TCP segments. lost: packets dropped by links, sockets or systems."
 )
 ENCRYPTED = " (encrypted)"
+SEARCHED = ("no_loss_pps",)
+"""Figures that come from other runs than what stands beside them."""
 
 Row = dict[str, Any]
 
@@ -100,6 +102,8 @@ class Index:
 
     def cost_ratio(self, row: Row, against: str) -> Row | None:
         """What a row costs, in relation to another system."""
+        if row["metric"] in SEARCHED:
+            return None
         metric = "cpu_ns_per_packet" if row["unit"] == "packets/s" else "cores_per_gbps"
         cost = self.beside(row, metric)
         return None if cost is None else self.ratio(cost, against)
@@ -154,6 +158,8 @@ COSTS = (
 
 def beside(index: Index, row: Row, *metrics: str) -> str:
     """One of COSTS, as text."""
+    if row["metric"] in SEARCHED:
+        return "-"
     wanted = metrics[-1] if row["unit"] == "packets/s" else metrics[0]
     found = index.beside(row, wanted)
     if found is None:

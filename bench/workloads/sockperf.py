@@ -43,7 +43,8 @@ class PingPong:
 
 def parse(text: str) -> PingPong:
     """Reads the end of `sockperf ping-pong`; LabError when nothing came back."""
-    found = {PERCENTILES[at]: float(us) / 1e6 for at, us in _PERCENTILE.findall(text) if at in PERCENTILES}
+    printed = dict(_PERCENTILE.findall(text))
+    found = {metric: float(printed[at]) / 1e6 for at, metric in PERCENTILES.items() if at in printed}
     received = _RECEIVED.search(text)
     if received is None or len(found) < len(PERCENTILES):
         raise LabError(f"sockperf printed no latencies: {text.strip()[-300:]!r}")
