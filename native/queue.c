@@ -15,7 +15,6 @@
 
 #include <errno.h>
 #include <poll.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -25,7 +24,6 @@
 #include <unistd.h>
 
 #define SECOND_NS 1000000000LL
-#define GAP_MAX_NS 500000
 #define ARENA_BYTES (TRANSMIT_ARENA_BYTES + RECEIVE_ARENA_BYTES)
 
 static int64_t now_ns(void)
@@ -94,8 +92,6 @@ int queue_open(const struct queue_parts *parts, struct queue **out)
 		return -ENOMEM;
 	memset(q, 0, sizeof(*q));
 	q->table = parts->table;
-	q->spin_ns = parts->config->spin_ns;
-	q->mean_gap_ns = GAP_MAX_NS;
 	q->epoll_fd = q->timer_fd = q->full_fd = -1;
 	q->arena = map_arena();
 	if (q->arena)
@@ -195,42 +191,16 @@ static int batches(struct queue *q, int64_t now)
 	return received + sent;
 }
 
-/* Notes how long packets have let us wait. A long gap counts for as much as GAP_MAX_NS, so that a burst after silence is
- * recognised within a few packets. */
-static void note_gap(struct queue *q, int64_t gap_ns)
-{
-	if (gap_ns > GAP_MAX_NS)
-		gap_ns = GAP_MAX_NS;
-	q->mean_gap_ns += (gap_ns - q->mean_gap_ns) / 8;
-}
-
-/* Waits until the queue has work. Returns 0 when it has none in time, or when the loop has other work.
- *
- * To be woken costs more than a short wait does, so while packets come faster than a sleep is worth they are looked for
- * first, giving way to whoever else can run. With the next long gap that ends: an idle queue never spins. */
-static int linger(struct queue *q, int64_t wait_ns, int loop_fd)
+/* Waits until the queue has work. Returns 0 when it has none in time, or when the loop has other work. */
+static int linger(const struct queue *q, int64_t wait_ns, int loop_fd)
 {
 	struct timespec timeout = { .tv_sec = wait_ns / SECOND_NS, .tv_nsec = wait_ns % SECOND_NS };
-	const struct timespec none = { 0 };
 	struct pollfd fds[2] = {
 		{ .fd = q->epoll_fd, .events = POLLIN },
 		{ .fd = loop_fd, .events = POLLIN }, /* poll(2) passes over a negative fd */
 	};
-	int64_t began = now_ns(), now = began;
-	int ready = 0;
 
-	if (wait_ns <= 0)
-		return 0;
-	if (q->mean_gap_ns < q->spin_ns) {
-		for (; ready == 0 && now - began < q->spin_ns; now = now_ns()) {
-			sched_yield();
-			ready = ppoll(fds, 2, &none, NULL);
-		}
-	}
-	if (ready == 0)
-		ready = ppoll(fds, 2, &timeout, NULL);
-	note_gap(q, now_ns() - began);
-	return ready > 0 && (fds[0].revents & POLLIN);
+	return wait_ns > 0 && ppoll(fds, 2, &timeout, NULL) > 0 && (fds[0].revents & POLLIN);
 }
 
 /* Takes the fds out of the epoll set, so that a dead TUN cannot keep the event loop awake. */

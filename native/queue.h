@@ -16,8 +16,6 @@ struct queue {
 	_Atomic uint64_t generation __attribute__((aligned(64)));
 	struct table *_Atomic *table; /* borrowed; where the published table stands */
 	int epoll_fd, timer_fd;
-	int64_t spin_ns;     /* as in udpb_config */
-	int64_t mean_gap_ns; /* how long packets have let us wait lately; smoothed */
 	int full_fd; /* the socket whose room the epoll set waits for, or -1 */
 	void *arena;    /* of both directions */
 	struct tun_io tun;

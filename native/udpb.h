@@ -49,7 +49,6 @@ struct udpb_config {
 	uint32_t tun_address_be;   /* of flannel0: the source of the ICMP errors we send */
 	uint32_t local_address_be; /* the address the UDP sockets are bound to */
 	uint32_t source_check;     /* UDPB_SOURCE_* */
-	uint32_t spin_ns;          /* how long a linger looks for packets before it sleeps, while they come that fast */
 	uint8_t tun_address6[16];  /* of flannel0, likewise; all zero: it has none, and no ICMPv6 error is sent */
 };
 

@@ -105,7 +105,6 @@ class Dataplane:
         tun_address6: IPv6Address | None = None,
         local_address: IPv4Address,
         source_check: str,
-        spin_ns: int = 0,
     ) -> None:
         """The two `tun_address` are flannel0's, the sources of our ICMP errors; without the second none is sent."""
         config = ffi.new("struct udpb_config *")
@@ -114,7 +113,6 @@ class Dataplane:
         config.tun_address6 = tun_address6.packed if tun_address6 else bytes(16)
         config.local_address_be = inet(local_address)
         config.source_check = SOURCE_CHECKS[source_check]
-        config.spin_ns = spin_ns
         out = ffi.new("struct udpb **")
         _check(lib.udpb_new(config, out), "start the dataplane")
         self._handle = out[0]
