@@ -30,7 +30,9 @@ def parse_nodes(data: bytes) -> tuple[NetworkConfig, tuple[Lease, ...]]:
     if not isinstance(values, list):
         got = shown(values) if "Nodes" in fields else "no such key"
         raise ConfigError(f'Nodes: expected a list of {{"Name", "PublicIP", "Subnet"}} objects, got {got}')
-    leases = [_lease(value, f"Nodes[{i}]", config) for i, value in enumerate(values)]
+    values.reverse()
+    # Each JSON object is let go of when its lease is made: the leases then take its place in memory, not a place beside.
+    leases = [_lease(values.pop(), f"Nodes[{i}]", config) for i in range(len(values))]
     _require_unique(leases, "Name", lambda lease: lease.node or None)
     _require_unique(leases, "PublicIP", lambda lease: lease.public_ip)
     order = _disjoint("Subnet", {i: lease.subnet for i, lease in enumerate(leases)}, leases)
