@@ -31,7 +31,7 @@ def parse_nodes(data: bytes) -> tuple[NetworkConfig, tuple[Lease, ...]]:
         got = shown(values) if "Nodes" in fields else "no such key"
         raise ConfigError(f'Nodes: expected a list of {{"Name", "PublicIP", "Subnet"}} objects, got {got}')
     values.reverse()
-    # Each JSON object is let go of when its lease is made: the leases then take its place in memory, not a place beside.
+    # Each JSON object is let go of when its lease is made: the leases take its place in memory, not one beside it.
     leases = [_lease(values.pop(), f"Nodes[{i}]", config) for i in range(len(values))]
     _require_unique(leases, "Name", lambda lease: lease.node or None)
     _require_unique(leases, "PublicIP", lambda lease: lease.public_ip)
