@@ -17,6 +17,7 @@
 #include <netinet/in.h>
 #include <string.h>
 
+#include "bytes.h"
 #include "checksum.h"
 
 #define TCP_PSH 0x08
@@ -35,27 +36,6 @@ struct candidate {
 	bool mergeable;
 	uint32_t hash;
 };
-
-static uint16_t load16(const uint8_t *at)
-{
-	uint16_t value;
-
-	memcpy(&value, at, sizeof(value));
-	return value;
-}
-
-static uint32_t load32(const uint8_t *at)
-{
-	uint32_t value;
-
-	memcpy(&value, at, sizeof(value));
-	return value;
-}
-
-static void store16(uint8_t *at, uint16_t value)
-{
-	memcpy(at, &value, sizeof(value));
-}
 
 void coalesce_reset(struct coalesce *c)
 {

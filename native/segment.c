@@ -11,6 +11,7 @@
 #include <netinet/in.h>
 #include <string.h>
 
+#include "bytes.h"
 #include "checksum.h"
 
 #define TCP_FIN 0x01
@@ -23,32 +24,6 @@
 enum { IP4_LENGTH = 2, IP4_ID = 4, IP4_CHECKSUM = 10, IP6_LENGTH = 4 };
 enum { TCP_SEQUENCE = 4, TCP_OFFSET = 12, TCP_FLAGS = 13, TCP_CHECKSUM = 16 };
 enum { UDP_LENGTH = 4, UDP_CHECKSUM = 6 };
-
-static uint16_t load16(const uint8_t *at)
-{
-	uint16_t value;
-
-	memcpy(&value, at, sizeof(value));
-	return value;
-}
-
-static uint32_t load32(const uint8_t *at)
-{
-	uint32_t value;
-
-	memcpy(&value, at, sizeof(value));
-	return value;
-}
-
-static void store16(uint8_t *at, uint16_t value)
-{
-	memcpy(at, &value, sizeof(value));
-}
-
-static void store32(uint8_t *at, uint32_t value)
-{
-	memcpy(at, &value, sizeof(value));
-}
 
 static int whole(struct segment_source *source, uint8_t *bytes, const struct virtio_net_hdr *header)
 {
