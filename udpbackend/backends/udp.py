@@ -87,6 +87,7 @@ class UdpBackend:
         self._published = published
         self._publishing = asyncio.Lock()
         self._published_at = 0.0
+        self._publication: asyncio.Future[None] | None = None
         self._routes = 0
         self._local: tuple[IPv4Address | IPv6Address, ...] = ()
         self._underlay_problem: str | None = None
@@ -168,6 +169,8 @@ class UdpBackend:
         """Stops packets and closes all; flannel0 stays for the next start."""
         if self._device is not None:
             await self._device.close()
+        if self._publication is not None:
+            await asyncio.wait([self._publication])
         if self._dataplane is not None:
             self._dataplane.close()
             self._dataplane = None
@@ -216,7 +219,9 @@ class UdpBackend:
             async with self._lent_if_long(len(self._snapshot.leases)):
                 table, routes = await asyncio.to_thread(self._pack, self._snapshot)
                 began = time.perf_counter()  # the loop's clock stands still within one of its iterations
-                await asyncio.to_thread(self._dataplane.publish, table)
+                # A stop cancels this wait, but no thread: what the thread works on must outlive it (see stop).
+                self._publication = asyncio.ensure_future(asyncio.to_thread(self._dataplane.publish, table))
+                await asyncio.shield(self._publication)
                 took = time.perf_counter() - began
             self._published_at = loop.time()
             self._routes = routes
