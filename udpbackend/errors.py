@@ -31,3 +31,17 @@ class DataplaneError(UdpBackendError):
 
 class RestartNeededError(ConfigError):
     """A change that this process cannot follow: its own subnet or the network has changed."""
+
+
+class LeaseRevokedError(UdpBackendError):
+    """Somebody has deleted our lease: this host is no longer part of the network, and the daemon ends in good order."""
+
+    status = 0
+
+
+class RegistryError(UdpBackendError):
+    """A registry cannot be reached or refuses a request; the same request may succeed later."""
+
+
+class LeaseLostError(UdpBackendError):
+    """Our subnet belongs to another node now."""

@@ -1,7 +1,7 @@
 """The flags of the daemon: flannel's names and Go's syntax, and FLANNELD_* variables where a flag is not given.
 
-Owns the table of flags, those of flannel that are refused until they are built included, and the splitting of an
-argument list into flags and texts. What a text may be is settings.py's business. The splitting is ours because argparse
+Owns the table of flags and the splitting of an argument list into flags and texts. What a text may be is texts.py's
+business. The splitting is ours because argparse
 reads `-v4` as `-v 4` and refuses a value that begins with a dash, and Go does neither.
 """
 
@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from udpbackend.errors import UsageError
 from udpbackend.settings import Given, Settings
+from udpbackend.texts import go_bool
 
 
 class Ask(Enum):
@@ -24,10 +25,11 @@ class Ask(Enum):
 
 
 class Flag(NamedTuple):
-    """A flag that takes a value: the field of Settings it fills, and its line in the usage text."""
+    """A flag: the field of Settings it fills, and its line in the usage text."""
 
     field: str
     metavar: str
+    """Empty for a boolean."""
     help: str
 
 
@@ -36,11 +38,31 @@ FLAGS = {
     "iface-regex": Flag("iface_regex", "REGEX", "likewise by pattern, if no --iface matched; repeatable"),
     "iface-can-reach": Flag("iface_can_reach", "IP", "use the interface of the route to this address"),
     "public-ip": Flag("public_ip", "IP", "address peers send to (default: that of the interface)"),
+    "public-ipv6": Flag("public_ipv6", "IP", "likewise, for backends that travel over IPv6"),
     "subnet-file": Flag("subnet_file", "FILE", "written for CNI (default /run/flannel/subnet.env)"),
     "healthz-ip": Flag("healthz_ip", "IP", "address of the health and metrics server (default 0.0.0.0)"),
     "healthz-port": Flag("healthz_port", "PORT", "its TCP port (default 0: no server)"),
-    "static-subnets": Flag("static_subnets", "FILE", "JSON file with the network and its nodes; required"),
+    "static-subnets": Flag("static_subnets", "FILE", "JSON file with the network and its nodes, instead of etcd"),
     "node-name": Flag("node_name", "NAME", "this host's name in that file (default: found by its address)"),
+    "etcd-endpoints": Flag("etcd_endpoints", "URLS", "of etcd, by commas (default http://127.0.0.1: 4001 and 2379)"),
+    "etcd-prefix": Flag("etcd_prefix", "PATH", "where its keys begin (default /coreos.com/network)"),
+    "etcd-keyfile": Flag("etcd_keyfile", "FILE", "private key of the client's certificate"),
+    "etcd-certfile": Flag("etcd_certfile", "FILE", "the client's certificate"),
+    "etcd-cafile": Flag("etcd_cafile", "FILE", "certificates that etcd's own is checked with"),
+    "etcd-username": Flag("etcd_username", "NAME", "user of etcd"),
+    "etcd-password": Flag("etcd_password", "TEXT", "its password; better given as FLANNELD_ETCD_PASSWORD"),
+    "subnet-lease-renew-margin": Flag("subnet_lease_renew_margin", "MIN", "minutes before its end (default 60)"),
+    "kube-subnet-mgr": Flag("kube_subnet_mgr", "", "Kubernetes is the registry: a node's podCIDR is its subnet"),
+    "kube-api-url": Flag("kube_api_url", "URL", "of its API server (default: what a pod finds)"),
+    "kubeconfig-file": Flag("kubeconfig_file", "FILE", "or a kubeconfig"),
+    "kube-annotation-prefix": Flag("kube_annotation_prefix", "TEXT", "default flannel.alpha.coreos.com"),
+    "net-config-path": Flag("net_config_path", "FILE", "then the network (default /etc/kube-flannel/net-conf.json)"),
+    "set-node-network-unavailable": Flag("set_node_network_unavailable", "", "tell Kubernetes of it (default true)"),
+    "ip-masq": Flag("ip_masq", "", "masquerade what leaves the overlay"),
+    "ip-masq-fully-random-disable": Flag("ip_masq_fully_random_disable", "", "without random source ports"),
+    "iptables-forward-rules": Flag("iptables_forward_rules", "", "let the overlay through FORWARD (default true)"),
+    "iptables-resync": Flag("iptables_resync", "SEC", "seconds between looks at the rules (default 5)"),
+    "ip-blackhole-route": Flag("ip_blackhole_route", "", "unused addresses of the own subnet lead nowhere"),
     "workers": Flag("workers", "N", "threads that move packets, or auto; 0 (default): the event loop does"),
     "source-ports": Flag("source_ports", "N", "further UDP ports to send from, chosen by flow (default 0)"),
     "source-check": Flag("source_check", "HOW", "what a received packet must show: subnet (default), peer or off"),
@@ -48,46 +70,11 @@ FLAGS = {
     "v": Flag("verbosity", "LEVEL", "log verbosity, from 0 (default) upwards"),
 }
 
-_STATIC = "give the nodes in a file with --static-subnets"
-_ETCD = f"the etcd registry is not built yet, {_STATIC}"
-_KUBE = f"the Kubernetes registry is not built yet, {_STATIC}"
-_RULES = "no firewall rules are written yet, neither for masquerading nor for forwarding; leave it out"
-_TRACE = "there is one log level for all files, set it with -v"
+IGNORED = frozenset({"vmodule", "log_backtrace_at"})
+"""Flags of klog that flannel has too: taken, and without effect, since there is one log level for all files."""
 
-REFUSED = {
-    "etcd-endpoints": _ETCD,
-    "etcd-prefix": _ETCD,
-    "etcd-keyfile": _ETCD,
-    "etcd-certfile": _ETCD,
-    "etcd-cafile": _ETCD,
-    "etcd-username": _ETCD,
-    "etcd-password": _ETCD,
-    "subnet-lease-renew-margin": "a static subnet is never renewed; leave it out",
-    "kube-subnet-mgr": _KUBE,
-    "kube-api-url": _KUBE,
-    "kubeconfig-file": _KUBE,
-    "kube-annotation-prefix": _KUBE,
-    "net-config-path": f"the network's configuration stands in the same file as the nodes, {_STATIC}",
-    "set-node-network-unavailable": _KUBE,
-    "public-ipv6": "datagrams travel over IPv4, whatever is inside; leave it out",
-    "ip-masq": _RULES,
-    "ip-masq-fully-random-disable": _RULES,
-    "iptables-resync": _RULES,
-    "iptables-forward-rules": _RULES,
-    "ip-blackhole-route": "the route for unused addresses of the own subnet is not built yet; leave it out",
-    "vmodule": _TRACE,
-    "log_backtrace_at": _TRACE,
-}
-"""Flags of flannel that are not built yet, each with what to do instead."""
-
-BOOLEANS = frozenset(
-    {"ip-masq", "ip-masq-fully-random-disable", "kube-subnet-mgr", "iptables-forward-rules", "ip-blackhole-route"}
-    | {"set-node-network-unavailable", "version", "h", "help"}
-)
+BOOLEANS = frozenset({name for name, flag in FLAGS.items() if not flag.metavar} | {"version", "h", "help"})
 """Flags whose value is never the next argument."""
-
-GO_TRUE = frozenset({"1", "t", "T", "TRUE", "true", "True"})
-GO_FALSE = frozenset({"0", "f", "F", "FALSE", "false", "False"})
 
 USAGE = """\
 usage: udp-backend [FLAG ...]
@@ -97,8 +84,8 @@ Joins this host to the overlay network and carries its packets until it is told 
 
 FLAGS
 {flags}
-  --version                 print the version and exit
-  --help                    print this text and exit
+  --version                         print the version and exit
+  --help                            print this text and exit
 
   A flag may be written -flag VALUE, --flag VALUE or --flag=VALUE. A flag that is not given is read from the
   environment: FLANNELD_PUBLIC_IP for --public-ip.
@@ -106,7 +93,11 @@ FLAGS
 COMMANDS
 {commands}
 
+  With none of --static-subnets and --kube-subnet-mgr the registry is etcd, as with flannel.
+
 EXAMPLES
+  Join a network that is configured in etcd, and let its pods out to other networks:
+    udp-backend --etcd-endpoints=https://192.0.2.10:2379 --etcd-cafile=/etc/etcd/ca.pem --ip-masq
   Join the network as the node of nodes.json that has the address of the default route's interface:
     udp-backend --static-subnets=/etc/udp-backend/nodes.json
   Choose the interface, and serve health and metrics to this host:
@@ -119,7 +110,7 @@ EXAMPLES
 def usage(commands: Mapping[str, str]) -> str:
     """The help text; `commands` are the names of sub-commands with their summaries."""
     flags = [
-        (f"--{name} {flag.metavar}" if len(name) > 1 else f"-{name} {flag.metavar}", flag.help)
+        ((f"--{name} {flag.metavar}" if len(name) > 1 else f"-{name} {flag.metavar}").rstrip(), flag.help)
         for name, flag in FLAGS.items()
     ]
     return USAGE.format(flags=_columns(flags), commands=_columns(list(commands.items())))
@@ -129,22 +120,14 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Settings | Ask:
     """Reads the argument list without the program's name. Raises UsageError."""
     texts = _split(argv)
     for ask, names in ((Ask.HELP, ("h", "help")), (Ask.VERSION, ("version",))):
-        if any(_go_bool(name, text) for name in names for text in texts.get(name, ())[-1:]):
+        if any(_asked(name, text) for name in names for text in texts.get(name, ())[-1:]):
             return ask
     given = {name: Given(f"--{name}" if len(name) > 1 else f"-{name}", tuple(found)) for name, found in texts.items()}
-    for name in (*FLAGS, *REFUSED):
+    for name in FLAGS:
         variable = "FLANNELD_" + name.upper().replace("-", "_").replace(".", "_")
         if name not in given and environ.get(variable):
             given[name] = Given(variable, (environ[variable],))
-    for name, item in given.items():
-        if name in REFUSED:
-            raise UsageError(f"{item.origin} is not supported yet: {REFUSED[name]}")
-    settings = Settings.read({FLAGS[name].field: item for name, item in given.items() if name in FLAGS})
-    if settings.static_subnets is None:
-        raise UsageError(
-            f"no registry is given: the etcd registry, flannel's default, is not built yet, {_STATIC}=FILE"
-        )
-    return settings
+    return Settings.read({FLAGS[name].field: item for name, item in given.items() if name in FLAGS})
 
 
 def _split(argv: Sequence[str]) -> dict[str, list[str]]:
@@ -160,7 +143,7 @@ def _split(argv: Sequence[str]) -> dict[str, list[str]]:
         name, equals, text = word.removeprefix("-").removeprefix("-").partition("=")
         if not name or name.startswith("-"):
             raise UsageError(f"bad flag syntax {word!r}: expected --flag or --flag=VALUE")
-        if name not in FLAGS and name not in REFUSED and name not in BOOLEANS:
+        if name not in FLAGS and name not in IGNORED and name not in BOOLEANS:
             raise UsageError(f"unknown flag --{name}{_nearest(name)}")
         if not equals and name not in BOOLEANS:
             if not rest and name in FLAGS:
@@ -170,16 +153,17 @@ def _split(argv: Sequence[str]) -> dict[str, list[str]]:
     return found
 
 
-def _go_bool(name: str, text: str) -> bool:
-    if text not in GO_TRUE | GO_FALSE:
-        raise UsageError(f"--{name}: invalid value {text!r}: expected true or false")
-    return text in GO_TRUE
+def _asked(name: str, text: str) -> bool:
+    try:
+        return go_bool(text)
+    except ValueError as error:
+        raise UsageError(f"--{name}: invalid value {text!r}: {error}") from None
 
 
 def _nearest(name: str) -> str:
-    near = difflib.get_close_matches(name, (*FLAGS, *REFUSED, "version", "help"), n=1)
+    near = difflib.get_close_matches(name, (*FLAGS, "version", "help"), n=1)
     return f", did you mean --{near[0]}?" if near else ": see --help"
 
 
 def _columns(rows: list[tuple[str, str]]) -> str:
-    return "\n".join(f"  {left:24}  {right}" for left, right in rows)
+    return "\n".join(f"  {left:32}  {right}" for left, right in rows)

@@ -106,6 +106,8 @@ class NetworkConfig(msgspec.Struct, frozen=True):
     backend: BackendConfig
     ipv6: IPv6Config | None = None
     """None where EnableIPv6 is false, whatever the other IPv6 keys say."""
+    nftables: bool = False
+    """Whether firewall rules are written with nft instead of iptables."""
 
 
 class Endpoint(msgspec.Struct, frozen=True):
@@ -118,6 +120,20 @@ class Endpoint(msgspec.Struct, frozen=True):
     """The address the UDP socket is bound to (flannel's IfaceAddr)."""
     public_ip: IPv4Address
     """The address peers send to (flannel's PublicIP); differs from `address` behind NAT."""
+    public_ipv6: IPv6Address | None = None
+    """Likewise over IPv6, for backends that travel over it too; None where this host has or is given none."""
+
+
+class Attributes(msgspec.Struct, frozen=True):
+    """What a node's lease says beside its subnet: where the node is, and what its backend wants its peers to know."""
+
+    public_ip: IPv4Address
+    public_ipv6: IPv6Address | None = None
+    backend_type: str = "udp"
+    """In lower case; registries write none for udp, as flannel does."""
+    backend_data: bytes | None = None
+    """JSON text for the peers; None: nothing to say."""
+    backend_v6_data: bytes | None = None
 
 
 class Lease(msgspec.Struct, frozen=True, gc=False):
@@ -130,11 +146,23 @@ class Lease(msgspec.Struct, frozen=True, gc=False):
     """The node's name where the registry knows one."""
     ipv6_subnet: Prefix | None = None
     """Its share of the network's IPv6 half; None for a node that is to be sent no IPv6."""
+    backend_type: str = "udp"
+    """By what backend the node is reached; a lease of another type than ours is not for us."""
+    backend_data: bytes | None = None
+    """What the node's backend says, as JSON text; None where the registry has no place for it (the static one)."""
+    backend_v6_data: bytes | None = None
+    public_ipv6: int | None = None
+    """Likewise an integer; only backends that travel over IPv6 need it."""
 
     @property
     def public_address(self) -> IPv4Address:
         """The node's PublicIP."""
         return IPv4Address(self.public_ip)
+
+    @property
+    def subnets(self) -> tuple[Prefix, ...]:
+        """Its IPv4 subnet and, if it has one, its IPv6 subnet."""
+        return (self.subnet,) if self.ipv6_subnet is None else (self.subnet, self.ipv6_subnet)
 
 
 class Snapshot(msgspec.Struct, frozen=True):

@@ -1,31 +1,24 @@
 """What the operator chose, as one frozen value: every setting with its type, its unit and its default.
 
-Owns the way from a written text to a checked value, and the sentence that says what was expected. It does not know
-where a text was written: flags.py hands over each text with the name of its place, and an error repeats that name.
+It does not know where a text was written: flags.py hands over each text with the name of its place, and an error
+repeats that name. What a text may be stands in texts.py.
 """
 
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self, cast
+from typing import Any, NamedTuple, Self
 
 from udpbackend.errors import UsageError
-
-SourceCheck = Literal["subnet", "peer", "off"]
-SOURCE_CHECKS = ("subnet", "peer", "off")
+from udpbackend.texts import READERS, REPEATABLE, SECRET, SourceCheck
 
 ANY_ADDRESS = IPv4Address(0)
 
-WORKERS_MAX = 16
-"""As many queues as the dataplane has."""
-
-SOURCE_PORTS_MAX = 15
-"""As many sockets as a queue takes beside its own."""
+ETCD_ENDPOINTS = ("http://127.0.0.1:4001", "http://127.0.0.1:2379")
 
 SOCKET_PATH_BYTES = 107
 """The longest name of a UNIX socket: sun_path without its final zero byte."""
@@ -54,6 +47,9 @@ class Settings:
     public_ip: IPv4Address | None = None
     """The address peers send to. None: the address of the chosen interface."""
 
+    public_ipv6: IPv6Address | None = None
+    """Likewise for backends that travel over IPv6 too."""
+
     subnet_file: Path = Path("/run/flannel/subnet.env")
     """Written for the CNI plugin once the network is up."""
 
@@ -67,7 +63,46 @@ class Settings:
     """How much is logged: 0 what happens, 1 and above also why, 4 and above also what libraries say."""
 
     static_subnets: Path | None = None
-    """The JSON file that says which node owns which subnet."""
+    """The JSON file that says which node owns which subnet: the static registry."""
+
+    etcd_endpoints: tuple[str, ...] = ETCD_ENDPOINTS
+    """URLs of the members of etcd, the registry where no other is chosen."""
+
+    etcd_prefix: str = "/coreos.com/network"
+    etcd_keyfile: Path | None = None
+    etcd_certfile: Path | None = None
+    etcd_cafile: Path | None = None
+    etcd_username: str | None = None
+    etcd_password: str | None = None
+
+    subnet_lease_renew_margin: int = 60
+    """Minutes before its end at which a lease is renewed, 1 to 1439."""
+
+    kube_subnet_mgr: bool = False
+    """Whether Kubernetes is the registry: a node's spec.podCIDR is its subnet."""
+
+    kube_api_url: str | None = None
+    kubeconfig_file: Path | None = None
+    """With neither of these two: what a pod finds in its file system."""
+
+    kube_annotation_prefix: str = "flannel.alpha.coreos.com"
+    net_config_path: Path = Path("/etc/kube-flannel/net-conf.json")
+    set_node_network_unavailable: bool = True
+    """Whether the node's condition NetworkUnavailable is set to False once packets flow."""
+
+    ip_masq: bool = False
+    """Whether what leaves the overlay is masqueraded."""
+
+    ip_masq_fully_random_disable: bool = False
+
+    iptables_forward_rules: bool = True
+    """Whether packets of the overlay are let through where the policy of FORWARD is to drop."""
+
+    iptables_resync: int = 5
+    """Seconds between two looks at the rules."""
+
+    ip_blackhole_route: bool = False
+    """Whether unused addresses of our own subnet lead nowhere instead of back to the overlay."""
 
     node_name: str | None = None
     """This host's name in the registry. None: it is found by its public address."""
@@ -86,7 +121,7 @@ class Settings:
     """Where `status` asks the daemon. Left empty: the subnet file's name, ending in .sock."""
 
     def __post_init__(self) -> None:
-        """Derives the status socket from the subnet file."""
+        """Derives the status socket from the subnet file and refuses what does not go together."""
         if self.status_socket == Path():
             object.__setattr__(self, "status_socket", self.subnet_file.with_suffix(".sock"))
         if len(os.fsencode(self.status_socket)) > SOCKET_PATH_BYTES:
@@ -94,6 +129,11 @@ class Settings:
                 f"--status-socket: {str(self.status_socket)!r} is too long for a UNIX socket: "
                 f"expected at most {SOCKET_PATH_BYTES} bytes"
             )
+        if self.static_subnets is not None and self.kube_subnet_mgr:
+            raise UsageError("--static-subnets and --kube-subnet-mgr are two registries: expected one of them")
+        for one, other in (("keyfile", "certfile"), ("certfile", "keyfile"), ("password", "username")):
+            if getattr(self, f"etcd_{one}") is not None and getattr(self, f"etcd_{other}") is None:
+                raise UsageError(f"--etcd-{one} is of no use without --etcd-{other}: expected both or neither")
 
     @classmethod
     def read(cls, given: Mapping[str, Given]) -> Self:
@@ -112,92 +152,5 @@ def _value(field: str, text: str, origin: str) -> Any:
     try:
         return READERS[field](text)
     except ValueError as error:
-        raise UsageError(f"{origin}: invalid value {text!r}: {error}") from None
-
-
-def _ipv4(text: str) -> IPv4Address:
-    try:
-        return IPv4Address(text)
-    except ValueError:
-        raise ValueError("expected an IPv4 address, like 192.0.2.7") from None
-
-
-def _ip(text: str) -> IPv4Address | IPv6Address:
-    try:
-        return ip_address(text)
-    except ValueError:
-        raise ValueError("expected an IP address, like 127.0.0.1") from None
-
-
-def _whole(text: str, highest: int, expected: str) -> int:
-    if not re.fullmatch(r"\+?[0-9]{1,10}", text) or int(text) > highest:
-        raise ValueError(expected)
-    return int(text)
-
-
-def _port(text: str) -> int:
-    return _whole(text, 65535, "expected a port number from 0 (off) to 65535")
-
-
-def _level(text: str) -> int:
-    return _whole(text, 2**31 - 1, "expected a number from 0 upwards")
-
-
-def _regex(text: str) -> str:
-    try:
-        re.compile(text)
-    except re.error as error:
-        raise ValueError(f"expected a regular expression: {error}") from None
-    return text
-
-
-def _path(text: str) -> Path:
-    if "\0" in text or not Path(text).name:
-        raise ValueError("expected the path of a file")
-    return Path(text)
-
-
-def _workers(text: str) -> int:
-    if text == "auto":
-        return auto_workers(len(os.sched_getaffinity(0)))
-    return _whole(text, WORKERS_MAX, f"expected auto or a number from 0 to {WORKERS_MAX}")
-
-
-def _source_ports(text: str) -> int:
-    return _whole(text, SOURCE_PORTS_MAX, f"expected a number from 0 to {SOURCE_PORTS_MAX}")
-
-
-def auto_workers(cores: int) -> int:
-    """What `--workers auto` means on a host of so many cores.
-
-    Under four cores a thread of its own takes turns with the senders and receivers and costs more than it brings
-    (measured on two); from four on one core in four is given to the tunnel, which leaves the others to those it serves.
-    """
-    return min(cores // 4, WORKERS_MAX)
-
-
-def _source_check(text: str) -> SourceCheck:
-    if text not in SOURCE_CHECKS:
-        raise ValueError("expected subnet, peer or off")
-    return cast("SourceCheck", text)
-
-
-REPEATABLE = frozenset({"iface", "iface_regex"})
-"""Fields that hold every text given, in order; of any other field the last text counts."""
-
-READERS: dict[str, Callable[[str], Any]] = {
-    "iface": str,
-    "iface_regex": _regex,
-    "iface_can_reach": _ipv4,
-    "public_ip": _ipv4,
-    "subnet_file": _path,
-    "healthz_ip": _ip,
-    "healthz_port": _port,
-    "verbosity": _level,
-    "static_subnets": _path,
-    "node_name": str,
-    "source_check": _source_check,
-    "workers": _workers,
-    "source_ports": _source_ports,
-    "status_socket": _path,
-}
+        shown = "" if field in SECRET else f" {text!r}"
+        raise UsageError(f"{origin}: invalid value{shown}: {error}") from None

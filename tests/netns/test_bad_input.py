@@ -9,7 +9,6 @@ from bench.lab.daemon import Overlay
 from bench.lab.topology import Lab
 
 USAGE = {
-    "no registry": ({"static_subnets": None}, (), ("no registry is given", "--static-subnets=FILE")),
     "unknown flag": ({}, ("--ifaces=eth0",), ("unknown flag --ifaces", "did you mean --iface?")),
     "stray word": ({}, ("eth0",), ("unexpected argument 'eth0'", "expected a flag")),
     "flag without its value": ({}, ("--public-ip",), ("--public-ip", "expected a value (IP)")),
@@ -17,12 +16,8 @@ USAGE = {
     "not a port": ({"healthz_port": 99999}, (), ("--healthz-port", "'99999'", "0 (off) to 65535")),
     "not a choice": ({"source_check": "maybe"}, (), ("--source-check", "'maybe'", "expected subnet, peer or off")),
     "not a pattern": ({"iface_regex": "eth["}, (), ("--iface-regex", "'eth['", "expected a regular expression")),
-    "etcd": (
-        {},
-        ("--etcd-endpoints=http://192.0.2.1:2379",),
-        ("--etcd-endpoints is not supported", "--static-subnets"),
-    ),
-    "kubernetes": ({}, ("--kube-subnet-mgr",), ("--kube-subnet-mgr is not supported", "--static-subnets")),
+    "not a URL": ({}, ("--etcd-endpoints=192.0.2.1:2379",), ("--etcd-endpoints", "'192.0.2.1:2379'", "expected URLs")),
+    "two registries": ({}, ("--kube-subnet-mgr",), ("--static-subnets and --kube-subnet-mgr", "expected one of them")),
 }
 
 
@@ -42,8 +37,7 @@ def test_wrong_usage(idle, flags, extra, words):
 @pytest.mark.parametrize(
     ("variable", "value", "words"),
     [
-        ("FLANNELD_IP_MASQ", "true", ("FLANNELD_IP_MASQ is not supported", "no firewall rules")),
-        ("FLANNELD_ETCD_ENDPOINTS", "http://192.0.2.1:2379", ("FLANNELD_ETCD_ENDPOINTS is not supported",)),
+        ("FLANNELD_IP_MASQ", "maybe", ("FLANNELD_IP_MASQ", "'maybe'", "expected true or false")),
         ("FLANNELD_HEALTHZ_PORT", "http", ("FLANNELD_HEALTHZ_PORT", "'http'", "expected a port number")),
     ],
 )
@@ -69,7 +63,7 @@ REGISTRIES = {
     "no network": ('{"Nodes": []}', ("please define a correct Network",)),
     "wrong type": (nodes(A, Backend={"Type": "udp", "Port": "8285"}), ("Backend", "Port", '"8285"', "whole number")),
     "wrong port": (nodes(A, Backend={"Type": "udp", "Port": 70000}), ("Backend.Port", "70000", "1 to 65535")),
-    "unknown backend": (nodes(A, Backend={"Type": "vxlan"}), ("unknown backend type: vxlan", "Backend.Type", '"udp"')),
+    "unknown backend": (nodes(A, Backend={"Type": "ipip"}), ("unknown backend type: ipip", "Backend.Type", '"udp"')),
     "overlapping subnets": (
         nodes(A, ("192.168.77.2", "10.5.0.0/22")),
         ("Nodes[1].Subnet: 10.5.0.0/22 overlaps 10.5.1.0/24", 'Nodes[0] ("n0")'),

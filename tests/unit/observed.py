@@ -5,9 +5,10 @@ from ipaddress import IPv4Address, IPv6Address
 
 from msgspec.structs import replace
 
+from udpbackend.backends.backend import Overlay
 from udpbackend.dataplane.native import PeerCounters, counter_infos
 from udpbackend.model import BackendConfig, Endpoint, IPv6Config, Lease, NetworkConfig, Prefix
-from udpbackend.observe.facts import Facts, Overlay, RegistryView
+from udpbackend.observe.facts import Facts, RegistryView
 from udpbackend.observe.report import Rates
 
 STARTED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)

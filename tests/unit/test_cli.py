@@ -96,10 +96,10 @@ def test_help_goes_to_stdout_and_version_to_stderr(capsys):
     assert capsys.readouterr() == ("", f"{__version__}\n")
 
 
-def test_a_refused_variable_ends_the_program(monkeypatch, capsys):
-    monkeypatch.setenv("FLANNELD_ETCD_ENDPOINTS", "http://192.0.2.1:2379")
+def test_a_bad_variable_ends_the_program(monkeypatch, capsys):
+    monkeypatch.setenv("FLANNELD_ETCD_ENDPOINTS", "192.0.2.1:2379")
     assert cli.main([REGISTRY]) == 2
-    assert "FLANNELD_ETCD_ENDPOINTS is not supported yet" in capsys.readouterr().err
+    assert "FLANNELD_ETCD_ENDPOINTS: invalid value '192.0.2.1:2379'" in capsys.readouterr().err
 
 
 def test_a_closed_pipe_is_quiet():

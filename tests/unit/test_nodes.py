@@ -148,7 +148,7 @@ def test_nodes_must_be_a_list():
 
 
 def test_the_configuration_is_checked_too():
-    assert refused(ALPHA, Backend={"Type": "vxlan"}).startswith("unknown backend type: vxlan")
+    assert refused(ALPHA, Backend={"Type": 5}).startswith("error decoding Backend property of config")
 
 
 @given(

@@ -6,6 +6,7 @@ from ipaddress import IPv4Address
 
 import uvloop
 
+from udpbackend.backends.backend import Context
 from udpbackend.backends.udp import UdpBackend
 from udpbackend.model import BackendConfig, Endpoint, NetworkConfig, Prefix, Snapshot
 from udpbackend.settings import Settings
@@ -37,7 +38,9 @@ class SlowDataplane:
 
 def test_a_stop_waits_for_the_publication_under_way():
     async def check():
-        backend = UdpBackend(CONFIG, ENDPOINT, None, Settings(), published=lambda _: None)
+        backend = UdpBackend(
+            Context(config=CONFIG, endpoint=ENDPOINT, netlink=None, settings=Settings(), published=lambda _: None)
+        )
         backend._dataplane = plane = SlowDataplane()
         applying = asyncio.create_task(backend.apply(Snapshot((), 1)))
         await asyncio.to_thread(plane.began.wait, 10)

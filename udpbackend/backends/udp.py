@@ -8,28 +8,26 @@ takes that back.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import socket
 import struct
 import time
-from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, nullcontext, suppress
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
+from udpbackend.backends.backend import BackendFacts, Context, Overlay
 from udpbackend.backends.udp_config import UdpOptions
 from udpbackend.backends.udp_device import Device, Plan, refuse_others_device
-from udpbackend.dataplane.native import CounterInfo, Dataplane, PeerCounters, counter_infos, pack_route
+from udpbackend.dataplane.native import CounterInfo, Dataplane, counter_infos, pack_route
 from udpbackend.dataplane.tun import check_tun_access
 from udpbackend.errors import ConfigError, HostError
+from udpbackend.host import overlay_plan
 from udpbackend.host.addresses import local_addresses, underlay_problem
 from udpbackend.host.flannel0 import NAME, OverlayLink
 from udpbackend.host.ipv6 import require_ipv6
-from udpbackend.host.netlink import Netlink
-from udpbackend.host.overlay_plan import Overlay
-from udpbackend.model import WIDTH, Endpoint, Lease, NetworkConfig, Prefix, Snapshot
-from udpbackend.settings import Settings
+from udpbackend.model import WIDTH, Attributes, Lease, NetworkConfig, Prefix, Snapshot
 
 log = logging.getLogger(__name__)
 
@@ -42,49 +40,33 @@ IPV6_MIN_MTU_BYTES = 1280
 PUBLISH_INTERVAL_S = 0.05
 LONG_LEASES = 1000
 """From so many on, making a table is lent a thread."""
+TAKES_IPV6 = b'{"udpbackend":1,"ipv6":true}'
+"""What a node says that takes IPv6 out of datagrams; flanneld's udp backend looks at nobody's data."""
 REPAIR_INTERVAL_S = 10.0
 """flannel0 is looked at whenever something has changed, and at least so often."""
 SO_MEMINFO, SK_MEMINFO_DROPS = 55, 8  # asm-generic/socket.h, linux/sock_diag.h; Python's socket module lacks them
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UdpFacts:
-    """One moment of the backend, for observers."""
-
-    overlay: Overlay | None
-    offloads: tuple[str, ...]
-    peers: list[PeerCounters]
-    in_flight: int
-    last_error: str | None
-    kernel: dict[str, int]
-    """Drops only the kernel counts: flannel0_tx_dropped, flannel0_rx_dropped, socket_rx_dropped."""
-    problems: tuple[str, ...]
-    routes: int
+def backend(context: Context) -> UdpBackend:
+    """The udp backend of a network configuration. Raises ConfigError for a wrong option."""
+    return UdpBackend(context)
 
 
 class UdpBackend:
     """`prepare`, `start`, then `apply` for each snapshot while `run` repairs; `stop` in any state."""
 
-    def __init__(
-        self,
-        config: NetworkConfig,
-        endpoint: Endpoint,
-        netlink: Netlink,
-        settings: Settings,
-        *,
-        published: Callable[[float], None],
-    ) -> None:
-        """`published` is told the seconds that each publication of a route table took."""
-        self.options = UdpOptions.parse(config.backend)
-        self.mtu = self.options.mtu or endpoint.mtu - OVERHEAD_BYTES
+    def __init__(self, context: Context) -> None:
+        options = UdpOptions.parse(context.config.backend)
+        self.port = options.port
+        self.mtu = options.mtu or context.endpoint.mtu - OVERHEAD_BYTES
         """flannel0's, in bytes."""
-        self._config = config
-        self._endpoint = endpoint
-        self._netlink = netlink
-        self._link = OverlayLink(netlink)
-        self._source_check = settings.source_check
-        self._workers = settings.workers
-        self._published = published
+        self._config = context.config
+        self._endpoint = context.endpoint
+        self._netlink = context.netlink
+        self._link = OverlayLink(context.netlink)
+        self._source_check = context.settings.source_check
+        self._workers = context.settings.workers
+        self._published = context.published
         self._publishing = asyncio.Lock()
         self._published_at = 0.0
         self._publication: asyncio.Future[None] | None = None
@@ -93,19 +75,17 @@ class UdpBackend:
         self._underlay_problem: str | None = None
         self._own: Lease | None = None
         self._snapshot: Snapshot | None = None
-        self._source_ports = settings.source_ports
+        self._source_ports = context.settings.source_ports
         self._sockets: list[socket.socket] = []
         self._senders: list[socket.socket] = []
         """These only send: what a stranger sends to their ports is never read."""
         self._dataplane: Dataplane | None = None
-        self._overlay: Overlay | None = None
+        self._overlay: overlay_plan.Overlay | None = None
         self._device: Device | None = None
 
-    async def prepare(self, *, ipv6: bool) -> None:
-        """Refuses what cannot work; changes nothing, but holds the UDP port from now on.
-
-        `ipv6`: whether this node is to carry IPv6 beside IPv4.
-        """
+    async def prepare(self, held: Lease | None) -> Attributes:
+        """Refuses what cannot work; changes nothing, but holds the UDP port from now on."""
+        ipv6 = self._config.ipv6 is not None and (held is None or held.ipv6_subnet is not None)
         if self.mtu < MIN_MTU_BYTES:
             raise ConfigError(
                 f"interface {self._endpoint.interface} has an MTU of {self._endpoint.mtu} bytes, "
@@ -120,9 +100,10 @@ class UdpBackend:
             self._require_ipv6()
         check_tun_access()
         await refuse_others_device(self._link)
-        self._sockets = _bind(self._endpoint.address, self.options.port, max(1, self._workers))
+        self._sockets = _bind(self._endpoint.address, self.port, max(1, self._workers))
         for _ in range(self._source_ports):
             self._senders.append(_bound(self._endpoint.address, 0, share=False))
+        return Attributes(self._endpoint.public_ip, backend_data=TAKES_IPV6 if ipv6 else None)
 
     async def start(self, lease: Lease, snapshot: Snapshot) -> None:
         """Makes or takes over flannel0, publishes the routes and lets packets flow."""
@@ -183,12 +164,18 @@ class UdpBackend:
         if self._device is not None:
             await self._device.remove()
 
-    async def facts(self) -> UdpFacts:
+    async def remove(self) -> None:
+        """After `stop`: takes flannel0 away, with its address and routes."""
+        await self._link.remove()
+
+    async def facts(self) -> BackendFacts:
         """What there is to see now."""
         kernel = await self._kernel_drops()
-        plane = self._dataplane
-        return UdpFacts(
-            overlay=self._overlay,
+        plane, it = self._dataplane, self._overlay
+        return BackendFacts(
+            overlay=None if it is None else Overlay(device=NAME, address=it.address, address6=it.address6, mtu=it.mtu),
+            infos=self.infos(),
+            counters=self.counters(),
             offloads=plane.offloads(0) if plane else (),
             peers=plane.peers() if plane else [],
             in_flight=plane.in_flight() if plane else 0,
@@ -237,12 +224,12 @@ class UdpBackend:
         Also how many of the former there are. A node that carries no IPv6 knows no node's IPv6 subnet.
         """
         local = {Prefix(int(address), WIDTH[address.version], address.version) for address in self._local}
-        own, port = self._own, self.options.port
+        own, port = self._own, self.port
         if own is not None:
             local |= {subnet for subnet in (own.subnet, own.ipv6_subnet) if subnet is not None}
         rows = [pack_route(it.subnet, it.public_ip, port) for it in snapshot.leases if it.subnet not in local]
         if own is not None and own.ipv6_subnet is not None:
-            both = [(it.ipv6_subnet, it.public_ip) for it in snapshot.leases if it.ipv6_subnet is not None]
+            both = [(it.ipv6_subnet, it.public_ip) for it in snapshot.leases if it.ipv6_subnet and takes_ipv6(it)]
             rows += [pack_route(subnet, public_ip, port) for subnet, public_ip in both if subnet not in local]
         return b"".join([*(pack_route(prefix) for prefix in local), *rows]), len(rows)
 
@@ -277,12 +264,23 @@ class UdpBackend:
         return drops
 
 
-def _overlay(config: NetworkConfig, lease: Lease, mtu: int) -> Overlay:
+def takes_ipv6(lease: Lease) -> bool:
+    """Whether the node says that it takes IPv6 out of datagrams: real flanneld, which has a subnet for it, does not."""
+    if lease.backend_data is None:  # a registry without a place for it gives a subnet to those that do
+        return lease.ipv6_subnet is not None
+    try:
+        said = json.loads(lease.backend_data)
+    except ValueError:
+        return False
+    return isinstance(said, dict) and said.get("ipv6") is True and "udpbackend" in said
+
+
+def _overlay(config: NetworkConfig, lease: Lease, mtu: int) -> overlay_plan.Overlay:
     """What flannel0 has to be for a lease."""
     base = IPv4Address(lease.subnet.address)
     if config.ipv6 is None or lease.ipv6_subnet is None:
-        return Overlay(base, config.network, mtu)
-    return Overlay(base, config.network, mtu, IPv6Address(lease.ipv6_subnet.address), config.ipv6.network)
+        return overlay_plan.Overlay(base, config.network, mtu)
+    return overlay_plan.Overlay(base, config.network, mtu, IPv6Address(lease.ipv6_subnet.address), config.ipv6.network)
 
 
 def _socket_drops(bound: socket.socket) -> int:

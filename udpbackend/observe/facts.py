@@ -9,25 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING, Protocol
 
+from udpbackend.backends.backend import Overlay
 from udpbackend.model import Endpoint, Lease, NetworkConfig, Prefix
 from udpbackend.observe.report import Rates
 
 if TYPE_CHECKING:  # the C extension is not needed to describe its counters
     from udpbackend.dataplane.native import CounterInfo, PeerCounters
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Overlay:
-    """The overlay device as it stands in the host."""
-
-    device: str
-    address: IPv4Address
-    address6: IPv6Address | None = None
-    """None where this node carries no IPv6."""
-    mtu: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

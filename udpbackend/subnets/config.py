@@ -11,10 +11,8 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Generic, TypeVar
 
 from udpbackend.errors import ConfigError
-from udpbackend.gojson import Fields, decode, shown
+from udpbackend.gojson import Fields, decode
 from udpbackend.model import WIDTH, BackendConfig, IPv6Config, NetworkConfig, Prefix
-
-KNOWN_BACKENDS = ("udp",)
 
 Address = TypeVar("Address", IPv4Address, IPv6Address)
 
@@ -50,11 +48,15 @@ def parse_config(text: str | bytes) -> NetworkConfig:
 def read_config(fields: Fields) -> NetworkConfig:
     """Reads a configuration out of an object that may hold other keys as well. Raises ConfigError."""
     ipv6 = _is_ipv6(fields)
-    return NetworkConfig(*_range(fields, IPV4), _backend(fields), IPv6Config(*_range(fields, IPV6)) if ipv6 else None)
+    return NetworkConfig(
+        *_range(fields, IPV4),
+        _backend(fields),
+        IPv6Config(*_range(fields, IPV6)) if ipv6 else None,
+        fields.boolean("EnableNFTables", default=False),
+    )
 
 
 def _is_ipv6(fields: Fields) -> bool:
-    fields.boolean("EnableNFTables", default=False)  # read for its type alone: there are no rules to write yet
     ipv6 = fields.boolean("EnableIPv6", default=False)
     if not fields.boolean("EnableIPv4", default=True):
         raise ConfigError(
@@ -138,7 +140,4 @@ def _backend(fields: Fields) -> BackendConfig:
         kind = Fields(options, "Backend").string("Type").lower()
     except ConfigError as error:
         raise ConfigError(f"error decoding Backend property of config: {error}") from None
-    if kind not in KNOWN_BACKENDS:
-        expected = " or ".join(shown(name) for name in KNOWN_BACKENDS)
-        raise ConfigError(f"unknown backend type: {kind} (Backend.Type: expected {expected})")
     return BackendConfig(kind, options or {})

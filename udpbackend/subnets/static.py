@@ -17,15 +17,16 @@ import os
 import stat
 import time
 from collections.abc import AsyncGenerator
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
 import msgspec
 
 from udpbackend.errors import ConfigError, HostError, RestartNeededError
-from udpbackend.model import Lease, NetworkConfig, Snapshot
+from udpbackend.model import Attributes, Lease, NetworkConfig, Snapshot
+from udpbackend.settings import Settings
+from udpbackend.subnets.manager import RegistryState
 from udpbackend.subnets.nodes import parse_nodes
-from udpbackend.subnets.registry import RegistryState
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +37,13 @@ OPEN_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
 
 Stamp = tuple[int, ...]
 """What tells one content of a file from another without reading it."""
+
+
+def manager(settings: Settings) -> StaticSubnets:
+    """The registry that --static-subnets and --node-name ask for."""
+    if settings.static_subnets is None:
+        raise ConfigError("the static registry needs a file: expected --static-subnets=FILE")
+    return StaticSubnets(settings.static_subnets, settings.node_name)
 
 
 class StaticFile(msgspec.Struct, frozen=True):
@@ -58,6 +66,41 @@ class StaticSubnets:
         self._revision = 0
         self._last_sync = 0.0
         self._degraded: str | None = None
+        self._file: StaticFile
+
+    @property
+    def public_addresses(self) -> tuple[IPv4Address | None, IPv6Address | None]:
+        """The file names what `held` compares, but does not choose for us."""
+        return None, None
+
+    async def open(self) -> NetworkConfig:
+        """Reads and checks the file."""
+        self._file = await asyncio.to_thread(self.load)
+        return self._file.config
+
+    async def held(self, public_ip: IPv4Address) -> Lease | None:
+        """The lease the file gives this host."""
+        return self.own(self._file, public_ip)
+
+    async def acquire(self, attributes: Attributes) -> Lease:
+        """The same: there is nobody to tell of it."""
+        return self.own(self._file, attributes.public_ip)
+
+    async def watch(self, own: Lease) -> AsyncGenerator[Snapshot, None]:
+        """The leases of the file, and again after each good edit that changes them."""
+        first = self._file
+        yield self.snapshot(first)
+        async for snapshot in self.edits(first, own):
+            yield snapshot
+
+    async def run(self) -> None:
+        """Nothing is to be renewed."""
+
+    async def complete(self) -> None:
+        """Nobody is to be told."""
+
+    async def close(self) -> None:
+        """Nothing is held open."""
 
     @property
     def state(self) -> RegistryState:
@@ -72,7 +115,7 @@ class StaticSubnets:
         return file
 
     def snapshot(self, file: StaticFile) -> Snapshot:
-        """The leases of a file just loaded; `watch` yields only what comes after them."""
+        """The leases of a file just loaded; `edits` yields only what comes after them."""
         return Snapshot(file.leases, self._revision)
 
     def own(self, file: StaticFile, public_ip: IPv4Address) -> Lease:
@@ -95,7 +138,7 @@ class StaticSubnets:
             )
         return lease
 
-    async def watch(self, first: StaticFile, own: Lease) -> AsyncGenerator[Snapshot, None]:
+    async def edits(self, first: StaticFile, own: Lease) -> AsyncGenerator[Snapshot, None]:
         """Yields the leases after each good edit that changes them; never ends by itself.
 
         `first` is what the caller works with already, `own` this host's lease in it.

@@ -1,0 +1,122 @@
+"""What a backend is: how a packet gets to another node, as the daemon uses it, and the table of those there are.
+
+Owns the protocol and what observers are shown of any backend. A backend knows no registry: it says what its peers are
+to know of it, and is handed a lease and snapshots that hold leases of its own type alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from ipaddress import IPv4Address, IPv6Address
+from typing import TYPE_CHECKING, Protocol, cast
+
+from udpbackend.errors import ConfigError
+from udpbackend.host.netlink import Netlink
+from udpbackend.model import Attributes, Endpoint, Lease, NetworkConfig, Snapshot
+from udpbackend.settings import Settings
+
+if TYPE_CHECKING:  # a backend that leaves its packets to the kernel does not load the C extension
+    from udpbackend.dataplane.native import CounterInfo, PeerCounters
+
+BACKENDS = {"udp": "udp"}
+"""Backend.Type -> the module of this package with `backend(context)`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """All that a backend is made from."""
+
+    config: NetworkConfig
+    endpoint: Endpoint
+    netlink: Netlink
+    settings: Settings
+    published: Callable[[float], None]
+    """To be told the seconds that each publication of a route table took."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overlay:
+    """The overlay device as it stands in the host."""
+
+    device: str
+    address: IPv4Address
+    address6: IPv6Address | None = None
+    """None where this node carries no IPv6."""
+    device6: str | None = None
+    """The device that carries `address6`, where it is another one."""
+    mtu: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendFacts:
+    """One moment of a backend, for observers. A backend that leaves its packets to the kernel has few of them."""
+
+    overlay: Overlay | None = None
+    routes: int = 0
+    """To other nodes' subnets, as they are in force."""
+    problems: tuple[str, ...] = ()
+    """What is wrong though packets still flow, one clause each."""
+    offloads: tuple[str, ...] = ()
+    infos: Sequence[CounterInfo] = ()
+    counters: Sequence[int] = ()
+    peers: Sequence[PeerCounters] = ()
+    in_flight: int = 0
+    last_error: str | None = None
+    kernel: Mapping[str, int] = field(default_factory=dict)
+    """Drops by the kernel by a name of observe/build.py's KERNEL_DROPS, as far as they could be read."""
+
+
+class Backend(Protocol):
+    """`prepare`, `start`, then `apply` for each snapshot while `run` repairs; `stop` in any state."""
+
+    @property
+    def mtu(self) -> int:
+        """That of pods, in bytes: FLANNEL_MTU."""
+
+    @property
+    def port(self) -> int | None:
+        """The UDP port every node of the network listens on, if any."""
+
+    async def prepare(self, held: Lease | None) -> Attributes:
+        """Refuses what cannot work, and says what the peers are to know; changes nothing on the machine.
+
+        `held` is the lease this host had before, or has for certain: what it says of us can stay as it is.
+        """
+
+    async def start(self, lease: Lease, snapshot: Snapshot) -> None:
+        """Makes or takes over what the host needs for the lease, and lets packets flow."""
+
+    async def apply(self, snapshot: Snapshot) -> None:
+        """Follows the leases of a snapshot, our own among them."""
+
+    async def run(self) -> None:
+        """Repairs until cancelled: what others change on the host is put back or followed."""
+
+    async def stop(self) -> None:
+        """Ends; what outlives a restart stays."""
+
+    async def undo(self) -> None:
+        """After `stop`: takes back what a `start` that failed has made on the machine."""
+
+    async def remove(self) -> None:
+        """After `stop`: takes away all that this backend has in the host."""
+
+    async def facts(self) -> BackendFacts:
+        """What there is to see now."""
+
+    def infos(self) -> Sequence[CounterInfo]:
+        """What `counters` counts; nothing where the kernel moves the packets."""
+
+    def counters(self) -> Sequence[int]:
+        """Totals since the start."""
+
+
+def make_backend(context: Context) -> Backend:
+    """The backend the network configuration names. Raises ConfigError for one there is not, or a wrong option."""
+    kind = context.config.backend.type
+    if kind not in BACKENDS:
+        expected = " or ".join(f'"{name}"' for name in BACKENDS)
+        raise ConfigError(f"unknown backend type: {kind} (Backend.Type: expected {expected})")
+    return cast("Backend", import_module(f"udpbackend.backends.{BACKENDS[kind]}").backend(context))

@@ -1,0 +1,94 @@
+"""One run of the daemon as observers see it: which parts it has by now and what they say.
+
+Owns nothing of the parts, which the daemon puts in as they come to be, and starts nothing. Must not know how any part
+does its work.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from udpbackend import __version__
+from udpbackend.backends.backend import Backend, BackendFacts
+from udpbackend.model import Endpoint, Lease, NetworkConfig, Snapshot
+from udpbackend.observe.facts import Facts, RegistryView
+from udpbackend.observe.report import Rates
+from udpbackend.observe.sampler import Sampler
+from udpbackend.settings import Settings
+from udpbackend.subnets.manager import SubnetManager
+
+
+@dataclass(kw_only=True)
+class Running:
+    """What a run has by now; implements observe.facts.Source."""
+
+    settings: Settings
+    manager: SubnetManager
+    waits_for: str | None = "the network's configuration"
+    """None once packets flow and subnet.env is written."""
+    config: NetworkConfig | None = None
+    endpoint: Endpoint | None = None
+    lease: Lease | None = None
+    snapshot: Snapshot = field(default_factory=lambda: Snapshot((), 0))
+    """All leases, also those of other backends."""
+    backend: Backend | None = None
+    sampler: Sampler | None = None
+    problems: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """By the part that reports them: what is wrong though packets flow."""
+    started: float = field(default_factory=time.monotonic)
+    started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    def mine(self, snapshot: Snapshot) -> Snapshot:
+        """Of a snapshot, what our backend is to follow: nodes of another backend are not reached by ours."""
+        kind = self.config.backend.type if self.config else ""
+        return Snapshot(tuple(it for it in snapshot.leases if it.backend_type == kind), snapshot.revision)
+
+    def waiting_for(self) -> str | None:
+        """What a start still waits for."""
+        return self.waits_for
+
+    async def facts(self) -> Facts:
+        """One moment of the daemon."""
+        backend, lease = self.backend, self.lease
+        seen = await backend.facts() if backend else BackendFacts()
+        return Facts(
+            version=__version__,
+            node=(lease and lease.node) or self.settings.node_name or os.uname().nodename,
+            started_at=self.started_at,
+            uptime_s=time.monotonic() - self.started,
+            waiting_for=self.waits_for,
+            problems=(*seen.problems, *(problem for found in self.problems.values() for problem in found)),
+            network=self.config,
+            subnet=lease.subnet if lease else None,
+            ipv6_subnet=lease.ipv6_subnet if lease else None,
+            port=backend.port if backend else None,
+            source_check=self.settings.source_check,
+            endpoint=self.endpoint,
+            overlay=seen.overlay,
+            offloads=seen.offloads,
+            registry=self._registry(),
+            leases=self.snapshot.leases,
+            routes=seen.routes,
+            infos=seen.infos,
+            counters=seen.counters,
+            peers=seen.peers,
+            in_flight=seen.in_flight,
+            last_error=seen.last_error,
+            kernel=seen.kernel,
+            rates=self.sampler.rates if self.sampler else Rates(),
+            loop_lag_s=self.sampler.lag_s if self.sampler else 0.0,
+        )
+
+    def _registry(self) -> RegistryView:
+        state = self.manager.state
+        return RegistryView(
+            kind=state.kind,
+            source=state.source,
+            revision=state.revision,
+            synced_at=datetime.fromtimestamp(state.last_sync, UTC) if state.last_sync else None,
+            age_s=max(0.0, time.time() - state.last_sync) if state.last_sync else None,
+            degraded=state.degraded,
+        )
