@@ -289,7 +289,7 @@ int udpb_read_counters(const struct udpb *u, uint64_t *values, uint32_t count)
 	memset(values, 0, count * sizeof(*values));
 	for (uint32_t q = 0; q < UDPB_QUEUES_MAX; q++) {
 		for (uint32_t i = 0; i < count; i++)
-			values[i] += atomic_load_explicit(&u->stats[q].value[i], memory_order_relaxed);
+			values[i] += stats_read(&u->stats[q], (enum stat_id)i);
 	}
 	return 0;
 }

@@ -16,7 +16,9 @@ struct queue {
 	_Atomic uint64_t generation __attribute__((aligned(64)));
 	struct table *_Atomic *table; /* borrowed; where the published table stands */
 	int epoll_fd, timer_fd;
-	int full_fd; /* the socket whose room the epoll set waits for, or -1 */
+	int full_fd; /* the socket whose room is waited for, or -1 */
+	uint64_t seen; /* inner packets at the last wait */
+	int lone_waits; /* waits in a row that brought next to nothing */
 	void *arena;    /* of both directions */
 	struct tun_io tun;
 	struct udp_io udp;

@@ -117,6 +117,11 @@ static inline void stats_add(struct stats *stats, enum stat_id id, uint64_t n)
 	atomic_store_explicit(&stats->value[id], old + n, memory_order_relaxed);
 }
 
+static inline uint64_t stats_read(const struct stats *stats, enum stat_id id)
+{
+	return atomic_load_explicit(&stats->value[id], memory_order_relaxed);
+}
+
 static inline void stats_error(struct stats *stats, enum stat_id id, int error, uint64_t n)
 {
 	stats_add(stats, id, n);
