@@ -20,7 +20,7 @@ HAS_PYTHON_H = import os, sys, sysconfig; sys.exit(not os.path.exists(sysconfig.
 
 include native/check.mk
 
-.PHONY: help setup packages demo test check clean bench bench-quick bench-docs bench-micro bench-packages
+.PHONY: help setup packages demo test test-packages check clean bench bench-quick bench-docs bench-micro bench-packages
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
@@ -80,9 +80,17 @@ bench-packages: setup
 	PATH="$$PATH:/usr/sbin:/sbin"; need sockperf sockperf; need ethtool ethtool; \
 	$(INSTALL_MISSING)
 
-test: bench-packages ## every test: C with sanitizers, Python, namespaces (as root)
+test: test-packages ## every test: C with sanitizers, Python, namespaces (as root)
 	@$(MAKE) -j2 --output-sync=target c-test c-test-tsan
 	@$(BIN)/python -m pytest $(ARGS)
+
+# What only tests need: other programs that stand around an overlay, and a registry.
+test-packages: bench-packages
+	@missing=; need() { command -v "$$1" >/dev/null 2>&1 || missing="$$missing $$2"; }; \
+	PATH="$$PATH:/usr/sbin:/sbin"; need iptables iptables; need nft nftables; need openssl openssl; \
+	need etcd etcd-server; need etcdctl etcd-client; need systemd-analyze systemd; \
+	[ -x /usr/lib/cni/bridge ] || missing="$$missing containernetworking-plugins"; \
+	$(INSTALL_MISSING)
 
 check: setup ## formatting, types, layers and the C compiler's warnings
 	$(BIN)/ruff check .

@@ -12,14 +12,17 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from udpbackend import __version__, flags
+import udpbackend
+from udpbackend import flags
 from udpbackend.errors import UdpBackendError, UsageError
 
 COMMANDS = {
     "status": "ask the running daemon how it fares",
     "cleanup": "remove what a daemon has left on this host",
+    "doctor": "say what is wrong on this host, and what cures it",
+    "install-cni": "put the CNI plugin and its configuration in place",
 }
-"""Each is a module of udpbackend.commands with `run(argv) -> exit status`."""
+"""Each is a module of udpbackend.commands, `_` for `-` in its name, with `run(argv) -> exit status`."""
 
 INTERRUPTED = 130
 """128 + SIGINT, as a shell reports it."""
@@ -49,12 +52,12 @@ def _run(argv: list[str]) -> int:
         name = argv[0]
         if name not in COMMANDS:
             raise UsageError(f"unknown command {name!r}{_nearest(name)}")
-        return int(import_module(f"udpbackend.commands.{name}").run(argv[1:]))
+        return int(import_module(f"udpbackend.commands.{name.replace('-', '_')}").run(argv[1:]))
     match flags.parse(argv, os.environ):
         case flags.Ask.HELP:
             sys.stdout.write(flags.usage(COMMANDS))
         case flags.Ask.VERSION:
-            sys.stderr.write(f"{__version__}\n")  # where flannel prints it
+            sys.stderr.write(f"{udpbackend.__version__}\n")  # where flannel prints it
         case settings:
             return int(import_module("udpbackend.daemon").run(settings))
     return 0

@@ -23,6 +23,7 @@ from udpbackend.backends.backend import Backend, Context, make_backend
 from udpbackend.errors import ConfigError, LeaseRevokedError, RestartNeededError
 from udpbackend.host.addresses import select_endpoint
 from udpbackend.host.netlink import Netlink
+from udpbackend.host.rules import HostRules
 from udpbackend.model import Endpoint, Lease, NetworkConfig, Snapshot
 from udpbackend.observe.http import Server
 from udpbackend.observe.metrics import Metrics
@@ -30,7 +31,7 @@ from udpbackend.observe.notify import notify
 from udpbackend.observe.sampler import Sampler
 from udpbackend.running import Running
 from udpbackend.settings import Settings
-from udpbackend.subnets.envfile import SubnetEnv, render
+from udpbackend.subnets.envfile import SubnetEnv, read_env, render, subnets_of
 from udpbackend.subnets.manager import open_manager
 
 logger = logging.getLogger(__name__)
@@ -114,16 +115,20 @@ class Daemon:
         parts.push_async_callback(backend.stop)
         attributes = await backend.prepare(held)
         run.sampler = Sampler(backend.infos(), backend.counters)
+        before = read_env(self._settings.subnet_file)
         lease = run.lease = await manager.acquire(attributes)
         run.waits_for = "the other nodes' leases"
         snapshots = await parts.enter_async_context(aclosing(manager.watch(lease)))
         first = run.snapshot = await anext(snapshots)
+        rules = run.rules = HostRules(netlink, self._settings, config, lease, previous=subnets_of(before))
 
         # ---- all configuration is consumed: from here on the machine is changed ----
 
         undo.push_async_callback(backend.undo)
         run.waits_for = "the dataplane"
         await backend.start(lease, run.mine(first))
+        undo.push_async_callback(rules.undo)
+        await rules.start()
         subnet_env.commit(_subnet_env(config, lease, backend.mtu, self._settings))
         undo.pop_all()
         run.waits_for = None
@@ -134,9 +139,11 @@ class Daemon:
                 tasks.create_task(manager.run(), name="lease")
                 tasks.create_task(manager.complete(), name="registry is told")
                 tasks.create_task(backend.run(), name="backend")
+                tasks.create_task(rules.run(), name="rules")
                 tasks.create_task(run.sampler.run(), name="sampler")
         except* LeaseRevokedError:
             undo.push_async_callback(backend.remove)
+            undo.push_async_callback(rules.remove)
             raise
 
     async def _endpoint(self, netlink: Netlink, config: NetworkConfig, public: PublicAddresses) -> Endpoint:

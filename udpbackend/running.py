@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 
 from udpbackend import __version__
 from udpbackend.backends.backend import Backend, BackendFacts
+from udpbackend.host.rules import HostRules
 from udpbackend.model import Endpoint, Lease, NetworkConfig, Snapshot
 from udpbackend.observe.facts import Facts, RegistryView
 from udpbackend.observe.report import Rates
@@ -36,8 +37,7 @@ class Running:
     """All leases, also those of other backends."""
     backend: Backend | None = None
     sampler: Sampler | None = None
-    problems: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    """By the part that reports them: what is wrong though packets flow."""
+    rules: HostRules | None = None
     started: float = field(default_factory=time.monotonic)
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
@@ -60,7 +60,7 @@ class Running:
             started_at=self.started_at,
             uptime_s=time.monotonic() - self.started,
             waiting_for=self.waits_for,
-            problems=(*seen.problems, *(problem for found in self.problems.values() for problem in found)),
+            problems=(*seen.problems, *(self.rules.problems if self.rules else ())),
             network=self.config,
             subnet=lease.subnet if lease else None,
             ipv6_subnet=lease.ipv6_subnet if lease else None,

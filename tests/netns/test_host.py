@@ -21,6 +21,7 @@ from udpbackend.host.overlay_plan import ALIAS, Overlay
 from udpbackend.model import Prefix
 
 TUNGETIFF = 0x800454D2
+TUNSETIFF = 0x400454CA
 
 
 @in_namespace
@@ -59,6 +60,20 @@ def test_the_fd_is_ready_for_the_dataplane():
             assert flags & tun.FLAGS == tun.FLAGS
         first.close()
         first.close()
+
+
+@in_namespace
+def test_another_user_cannot_attach_to_it():
+    """To a persistent device without an owner the kernel lets every user who can open /dev/net/tun."""
+    with open_tun("flannel0", new=True) as queue:
+        queue.persist()
+    with open(tun.DEVICE, "r+b", buffering=0) as another:  # noqa: PTH123 a Path opens with a buffer
+        os.seteuid(65534)
+        try:
+            with pytest.raises(PermissionError):
+                fcntl.ioctl(another, TUNSETIFF, struct.pack("16sH22x", b"flannel0", tun.FLAGS))
+        finally:
+            os.seteuid(0)
 
 
 @in_namespace

@@ -52,14 +52,14 @@ def test_the_arguments_are_the_programs_by_default(install, monkeypatch):
 @pytest.mark.parametrize("name", cli.COMMANDS)
 def test_a_command_gets_the_rest(install, name):
     seen = []
-    install(f"commands.{name}", lambda argv: seen.append(argv) or 4)
+    install(f"commands.{name.replace('-', '_')}", lambda argv: seen.append(argv) or 4)
     assert cli.main([name, "--json", "x"]) == 4
     assert seen == [["--json", "x"]]
 
 
 @pytest.mark.parametrize(
     ("word", "hint"),
-    [("statsu", "did you mean status?"), ("clean-up", "did you mean cleanup?"), ("zzz", "status or cleanup"), ("", "")],
+    [("statsu", "did you mean status?"), ("clean-up", "did you mean cleanup?"), ("zzz", "expected status"), ("", "")],
 )
 def test_an_unknown_command_is_a_usage_error(capsys, word, hint):
     assert cli.main([word]) == 2

@@ -8,6 +8,7 @@ word, so the daemon asks `host.flannel0` first.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +25,7 @@ CAP_NET_ADMIN = 12
 IFF_VNET_HDR = 0x4000
 IFF_MULTI_QUEUE = 0x0100
 IFF_TUN_EXCL = 0x8000
+TUNSETOWNER = 0x400454CC  # linux/if_tun.h
 FLAGS: int = pytun.IFF_TUN | pytun.IFF_NO_PI | IFF_VNET_HDR | IFF_MULTI_QUEUE
 """Every queue of a device must be opened with the same flags."""
 
@@ -47,7 +49,11 @@ class TunQueue:
         return int(self._device.fileno())
 
     def persist(self) -> None:
-        """Lets the device, its address and its routes outlive this process."""
+        """Lets the device, its address and its routes outlive this process.
+
+        It gets an owner first, for to a persistent device without one the kernel lets every user attach.
+        """
+        fcntl.ioctl(self.fileno(), TUNSETOWNER, os.geteuid())
         self._device.persist(True)  # noqa: FBT003 pytun takes it by position
 
     def close(self) -> None:

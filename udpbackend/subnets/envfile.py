@@ -10,11 +10,11 @@ import contextlib
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Self
 
-from udpbackend.errors import HostError
+from udpbackend.errors import ConfigError, HostError
 from udpbackend.model import Prefix
 
 RESERVED_BYTES = 4096
@@ -62,6 +62,15 @@ def read_env(path: Path) -> dict[str, str]:
             key, single, double, bare = match.groups()
             found[key] = re.sub(r"\\(.)", r"\1", double) if double is not None else single or bare or ""
     return found
+
+
+def subnets_of(env: Mapping[str, str]) -> tuple[Prefix, ...]:
+    """The subnets a node had, from the variables of its subnet file; a list of several counts as none."""
+    found = list[Prefix]()
+    for name in ("FLANNEL_SUBNET", "FLANNEL_IPV6_SUBNET"):
+        with contextlib.suppress(ConfigError):
+            found.append(Prefix.parse(env.get(name, ""), mask=True))
+    return tuple(found)
 
 
 class SubnetEnv:

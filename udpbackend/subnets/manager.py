@@ -56,7 +56,7 @@ class SubnetManager(Protocol):
         """
 
     async def acquire(self, attributes: Attributes) -> Lease:
-        """The lease of this host, written to the registry where it is ours to write. Raises ConfigError if there is none."""
+        """The lease of this host, written to the registry where that is ours to write. ConfigError if there is none."""
 
     def watch(self, own: Lease) -> AsyncGenerator[Snapshot, None]:
         """All leases, at once and after each change, our own among them; never ends by itself."""

@@ -1,0 +1,47 @@
+"""The front door of the CNI plugin: what can be answered at once is answered without loading the rest.
+
+Owns the versions of the CNI specification that we speak, and the lines for a person who runs the plugin by hand.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import udpbackend
+
+VERSIONS = ("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
+"""Of the CNI specification, oldest first."""
+
+MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "i686": "386", "armv7l": "arm"}
+"""Names of Go where they differ from the kernel's."""
+
+
+def main() -> int:
+    """Answers the runtime; the exit status."""
+    command = os.environ.get("CNI_COMMAND", "")
+    if not command:
+        sys.stderr.write(_about())
+        return 0
+    if command == "VERSION":
+        sys.stdout.write(version_text())
+        return 0
+    from udpbackend.cni.commands import run  # noqa: PLC0415 half of the time that VERSION takes
+
+    return run(command)
+
+
+def version_text() -> str:
+    """The answer to VERSION."""
+    supported = ",".join(f'"{version}"' for version in VERSIONS)
+    return f'{{"cniVersion":"{VERSIONS[-1]}","supportedVersions":[{supported}]}}\n'
+
+
+def _about() -> str:
+    """In the form of flannel's plugin, and yet to be told from it."""
+    machine = os.uname().machine
+    platform = f"linux/{MACHINES.get(machine, machine)}"
+    return (
+        f"CNI Plugin flannel version {udpbackend.__version__}+udp-backend ({platform}) commit unknown\n"
+        f"CNI protocol versions supported: {', '.join(VERSIONS)}\n"
+    )
