@@ -1,0 +1,94 @@
+"""Where the API server is and how one is let in: a kubeconfig file, a URL alone, or what a pod finds in its files.
+
+Owns the choice and the words for what is wrong with it; reading the files and using what they say is lightkube's. Opens
+no connection.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx2
+import msgspec
+import yaml
+from lightkube import ConfigError as LightkubeError
+from lightkube import KubeConfig, SingleConfig
+from lightkube.config.client_adapter import user_auth, verify_cluster
+from lightkube.config.kubeconfig import SERVICE_ACCOUNT
+from lightkube.config.models import Cluster, User
+
+from udpbackend.errors import ConfigError
+from udpbackend.settings import Settings
+
+BROKEN = (LightkubeError, OSError, yaml.YAMLError, msgspec.ValidationError, ValueError, TypeError, AttributeError)
+"""What a kubeconfig that is none may end with; KeyError beside these, for a name that it does not define."""
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """One API server and the way in."""
+
+    url: str
+    verify: ssl.SSLContext
+    auth: httpx2.Auth | None
+    """A token out of a file is read again whenever the server no longer takes it."""
+
+
+def find_access(settings: Settings) -> Access:
+    """What the settings ask for. Reads files. Raises ConfigError."""
+    url, file = settings.kube_api_url, settings.kubeconfig_file
+    if url is not None:
+        _require_url("--kube-api-url", url)
+    if file is not None:
+        with _explained(f"--kubeconfig-file {file}"):
+            return _access(KubeConfig.from_file(file).get(), url)
+    if url is not None:
+        return _access(KubeConfig.from_one(cluster=Cluster(server=url)).get())
+    with _explained("in-cluster configuration"):
+        if not all(os.environ.get(f"KUBERNETES_SERVICE_{it}") for it in ("HOST", "PORT")):
+            raise ConfigError(
+                "KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT are not set: expected to run in a pod, or "
+                "--kubeconfig-file, or --kube-api-url"
+            )
+        return _access(KubeConfig.from_service_account(SERVICE_ACCOUNT).get())
+
+
+def _access(config: SingleConfig | None, url: str | None = None) -> Access:
+    """`url`: in place of the one in `config`."""
+    if config is None:
+        raise ConfigError("expected a current-context")
+    user = config.user or User()
+    if user.token_file is not None:
+        user.token_file = str(config.abs_file(user.token_file))
+    for file in (user.token_file, config.cluster.certificate_auth):
+        if file is not None:
+            Path(config.abs_file(file)).read_bytes()  # refused now, and by its name, if it is not there
+    server = url or config.cluster.server
+    _require_url("server", server)
+    return Access(server, verify_cluster(config.cluster, user, config.abs_file), user_auth(user))
+
+
+def _require_url(place: str, url: str) -> None:
+    try:
+        found = httpx2.URL(url)
+    except httpx2.InvalidURL:
+        found = httpx2.URL()
+    if found.userinfo:  # it would stand in the status, for everybody to read
+        raise ConfigError(f"{place}: expected a URL without a user in it: name the user in a kubeconfig")
+    if found.scheme not in ("http", "https") or not found.host or found.query or found.fragment:
+        raise ConfigError(f"{place}: expected a URL, like https://192.0.2.7:6443, got {url!r}")
+
+
+@contextmanager
+def _explained(place: str) -> Iterator[None]:
+    try:
+        yield
+    except KeyError as error:
+        raise ConfigError(f"{place}: expected {error}, which is not there") from None
+    except (ConfigError, *BROKEN) as error:
+        raise ConfigError(f"{place}: {error}") from None
