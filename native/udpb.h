@@ -45,7 +45,6 @@
 struct udpb; /* the dataplane; opaque, owned by the caller until udpb_free */
 
 struct udpb_config {
-	uint32_t tun_mtu_bytes;    /* of flannel0 */
 	uint32_t tun_address_be;   /* of flannel0: the source of the ICMP errors we send */
 	uint32_t local_address_be; /* the address the UDP sockets are bound to */
 	uint32_t source_check;     /* UDPB_SOURCE_* */

@@ -81,9 +81,7 @@ def main() -> None:
     tun = open_tun(DEVICE, new=True)
     bound = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
     bound.bind((it.address, PORT))
-    plane = Dataplane(
-        tun_mtu=int(it.mtu), tun_address=IPv4Address(base), local_address=IPv4Address(it.address), source_check="subnet"
-    )
+    plane = Dataplane(tun_address=IPv4Address(base), local_address=IPv4Address(it.address), source_check="subnet")
     local = [pack_route(Prefix.parse(it.subnet)), pack_route(Prefix.parse(f"{it.address}/32"))]
     plane.publish(b"".join([*local, pack_route(Prefix.parse(it.peer_subnet), int(IPv4Address(it.peer)), PORT)]))
     plane.open_queue(0, tun.fileno(), bound.fileno())

@@ -11,7 +11,7 @@
 static struct udpb *open_plane(void)
 {
 	struct udpb_config config = {
-		.tun_mtu_bytes = 1472, .tun_address_be = htonl(0x0a000001), .local_address_be = htonl(0xc0000201)};
+		.tun_address_be = htonl(0x0a000001), .local_address_be = htonl(0xc0000201)};
 	struct udpb *u = NULL;
 
 	CHECK(udpb_new(&config, &u) == 0);
@@ -47,7 +47,7 @@ static bool peers_are(struct udpb *u, const uint8_t *numbers, size_t count)
 
 static void test_new(void)
 {
-	struct udpb_config config = {.tun_mtu_bytes = 1472};
+	struct udpb_config config = {0};
 	struct udpb *u;
 
 	for (config.source_check = 0; config.source_check < 6; config.source_check++) {

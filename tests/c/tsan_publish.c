@@ -204,7 +204,7 @@ static void *read_all(void *unused)
 
 int main(void)
 {
-	struct udpb_config config = {.tun_mtu_bytes = 1472, .source_check = UDPB_SOURCE_SUBNET};
+	struct udpb_config config = {.source_check = UDPB_SOURCE_SUBNET};
 	uint64_t values[STAT_COUNT], sent = 0, written = 0;
 	struct udpb_peer peers[PACKETS];
 	pthread_t queues[QUEUES], reader;

@@ -112,7 +112,6 @@ class UdpBackend:
         self._own = lease
         self._overlay = overlay = _overlay(self._config, lease, self.mtu)
         self._dataplane = Dataplane(
-            tun_mtu=self.mtu,
             tun_address=overlay.address,
             tun_address6=overlay.address6,
             local_address=self._endpoint.address,

@@ -100,7 +100,6 @@ class Dataplane:
     def __init__(
         self,
         *,
-        tun_mtu: int,
         tun_address: IPv4Address,
         tun_address6: IPv6Address | None = None,
         local_address: IPv4Address,
@@ -108,7 +107,6 @@ class Dataplane:
     ) -> None:
         """The two `tun_address` are flannel0's, the sources of our ICMP errors; without the second none is sent."""
         config = ffi.new("struct udpb_config *")
-        config.tun_mtu_bytes = tun_mtu
         config.tun_address_be = inet(tun_address)
         config.tun_address6 = tun_address6.packed if tun_address6 else bytes(16)
         config.local_address_be = inet(local_address)
