@@ -22,6 +22,7 @@ from udpbackend import __version__, log
 from udpbackend.backends.backend import Backend, Context, make_backend
 from udpbackend.errors import ConfigError, LeaseRevokedError, RestartNeededError
 from udpbackend.host.addresses import select_endpoint
+from udpbackend.host.leftovers import remove_leftovers
 from udpbackend.host.netlink import Netlink
 from udpbackend.host.rules import HostRules
 from udpbackend.model import Endpoint, Lease, NetworkConfig, Snapshot
@@ -129,6 +130,8 @@ class Daemon:
         await backend.start(lease, run.mine(first))
         undo.push_async_callback(rules.undo)
         await rules.start()
+        for what in await remove_leftovers(netlink, backend.others()):
+            logger.info("removed what another backend had left: %s", what)
         subnet_env.commit(_subnet_env(config, lease, backend.mtu, self._settings))
         undo.pop_all()
         run.waits_for = None

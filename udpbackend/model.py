@@ -109,6 +109,11 @@ class NetworkConfig(msgspec.Struct, frozen=True):
     nftables: bool = False
     """Whether firewall rules are written with nft instead of iptables."""
 
+    @property
+    def networks(self) -> tuple[Prefix, ...]:
+        """The IPv4 network and, if there is one, the IPv6 network."""
+        return (self.network,) if self.ipv6 is None else (self.network, self.ipv6.network)
+
 
 class Endpoint(msgspec.Struct, frozen=True):
     """Where this host meets its peers: the interface we send from and the address we are known by."""

@@ -75,7 +75,7 @@ class Overlay:
         network: str = NETWORK,
         others: Sequence[dict[str, str]] = (),
     ) -> None:
-        """`arguments`: more flags for every daemon; `backend`: more keys for the configuration's Backend object.
+        """`arguments`: more flags for every daemon; `backend`: more keys for udp's Backend object, or all with a Type.
 
         `network` holds the laboratory's own; `others` are nodes that the registry names and nobody runs.
         """
@@ -86,7 +86,7 @@ class Overlay:
         document: dict[str, Any] = {
             "Network": network,
             "SubnetLen": 24,
-            "Backend": {"Type": "udp", "Port": PORT, **(backend or {})},
+            "Backend": backend if backend and "Type" in backend else {"Type": "udp", "Port": PORT, **(backend or {})},
             "Nodes": [
                 *({"Name": host.name, "PublicIP": host.address, "Subnet": host.subnet} for host in lab.hosts),
                 *others,

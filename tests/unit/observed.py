@@ -47,8 +47,9 @@ def peer(address, **changes):
     return PeerCounters(**{**fields, **changes})
 
 
-def lease(subnet, address, node="", ipv6_subnet=None):
-    return Lease(Prefix.parse(subnet), int(IPv4Address(address)), node, ipv6_subnet and Prefix.parse(ipv6_subnet))
+def lease(subnet, address, node="", ipv6_subnet=None, backend_type="udp"):
+    ipv6 = ipv6_subnet and Prefix.parse(ipv6_subnet)
+    return Lease(Prefix.parse(subnet), int(IPv4Address(address)), node, ipv6, backend_type)
 
 
 NETWORK = NetworkConfig(
@@ -81,6 +82,34 @@ def ipv6_facts(**changes):
             lease("10.5.3.0/24", "192.0.2.3", "gamma"),
             lease("10.5.2.0/24", "192.0.2.2", "beta", "fd00:5:0:2::/64"),
         ),
+    }
+    return facts(**{**fields, **changes})
+
+
+def vxlan_facts(**changes):
+    """A backend that leaves its packets to the kernel, in a network where not all nodes have it."""
+    fields = {
+        "network": replace(NETWORK, backend=BackendConfig("vxlan", {})),
+        "port": 8472,
+        "overlay": Overlay(
+            device="flannel.1",
+            device6="flannel-v6.1",
+            address=IPv4Address("10.5.1.0"),
+            address6=IPv6Address("fd00:5:0:1::"),
+            mtu=1450,
+        ),
+        "offloads": (),
+        "leases": (
+            lease("10.5.1.0/24", "192.0.2.1", "alpha", backend_type="vxlan"),
+            lease("10.5.3.0/24", "192.0.2.3", "gamma", "fd00:5:0:3::/64", backend_type="host-gw"),
+            lease("10.5.2.0/24", "192.0.2.2", "beta", backend_type="vxlan"),
+        ),
+        "routes": 1,
+        "infos": (),
+        "counters": (),
+        "peers": (),
+        "kernel": {},
+        "rates": Rates(),
     }
     return facts(**{**fields, **changes})
 

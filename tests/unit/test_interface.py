@@ -1,12 +1,12 @@
 """The choice of interface and address: flannel's rules as a table, and its error texts."""
 
 import logging
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 
 import pytest
 
 from udpbackend.errors import HostError
-from udpbackend.host.interface import Address, Link, Ways, choose
+from udpbackend.host.interface import OURS, Address, Link, Ways, choose
 from udpbackend.settings import Settings
 
 
@@ -129,6 +129,44 @@ def test_what_cannot_be_met_is_named_with_what_there_is(flags, text):
     assert "this host has lo [127.0.0.1], eth0 [192.0.2.10 192.0.2.11], eth1 [198.51.100.7], bare0 []" in str(
         caught.value
     )
+
+
+def ipv6(text, **marks):
+    return Address(IPv6Address(text), **marks)
+
+
+@pytest.mark.parametrize(
+    ("addresses", "expected"),
+    [
+        ((), None),
+        ((ipv6("fe80::1"),), None),
+        ((ipv6("fe80::1"), ipv6("2001:db8::1"), ipv6("2001:db8::2")), "2001:db8::1"),
+        ((ipv6("fd00::1"),), "fd00::1"),
+        ((ipv6("2001:db8::1", dynamic=True), ipv6("fd00::1")), "fd00::1"),
+        ((ipv6("2001:db8::1", dynamic=True, temporary=True), ipv6("2001:db8::2", dynamic=True)), "2001:db8::2"),
+        ((ipv6("2001:db8::1", deprecated=True),), None),
+        ((ipv6("::1"), ipv6("ff02::1")), None),
+    ],
+)
+def test_the_public_ipv6_is_the_best_of_the_chosen_interface(addresses, expected):
+    other = Link("eth1", 3, 1500, (address("198.51.100.7"),), ipv6=(ipv6("2001:db8:1::1"),))
+    link = Link("eth0", 2, 1500, (address("192.0.2.1"),), ipv6=addresses)
+    found = choose(Settings(iface=("eth0",)), (other, link), WAYS).public_ipv6
+    assert found == (expected and IPv6Address(expected))
+
+
+def test_a_public_ipv6_that_was_given_is_taken_as_it_is():
+    given = IPv6Address("2001:db8::99")
+    assert choose(Settings(iface=("eth0",), public_ipv6=given), LINKS, WAYS).public_ipv6 == given
+
+
+@pytest.mark.parametrize(
+    ("name", "ours"),
+    [("flannel0", True), ("flannel.1", True), ("flannel-v6.4096", True), ("flannel1", False), ("flannel.x", False),
+     ("eth0", False), ("flannel.1.5", False)],
+)  # fmt: skip
+def test_devices_of_an_overlay_are_known_by_their_names(name, ours):
+    assert bool(OURS.fullmatch(name)) is ours
 
 
 def test_without_a_default_route():

@@ -3,7 +3,7 @@
 import contextlib
 import json
 import time
-from ipaddress import IPv4Address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_network
 
 import pytest
 from hypothesis import given
@@ -139,6 +139,38 @@ def test_an_ipv6_subnet_needs_an_ipv6_network():
     assert parse_nodes(text(ALPHA | {"IPv6Subnet": None}).encode())[1][0].ipv6_subnet is None
 
 
+def test_a_node_may_have_a_public_ipv6_and_another_backend():
+    nodes = (ALPHA | {"PublicIPv6": "2001:DB8::1"}, BETA | {"publicipv6": None, "BackendType": "Vxlan"}, GAMMA)
+    _, leases = parse_nodes(text(*nodes, Backend={"Type": "Host-GW"}).encode())
+    assert [lease.public_ipv6 for lease in leases] == [int(IPv6Address("2001:db8::1")), None, None]
+    assert [lease.backend_type for lease in leases] == ["host-gw", "vxlan", "host-gw"]
+    assert {lease.backend_type for lease in parse_nodes(text(ALPHA).encode())[1]} == {"udp"}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "message"),
+    [
+        *(
+            (
+                [ALPHA | {"PublicIPv6": wrong}],
+                f"Nodes[0].PublicIPv6: expected the IPv6 address of a host, got '{wrong}'",
+            )
+            for wrong in ("192.0.2.1", "x", "::", "::1", "fe80::1", "fe80::1%eth0", "ff02::1", "::ffff:192.0.2.1")
+        ),
+        ([ALPHA | {"PublicIPv6": ""}], "Nodes[0].PublicIPv6: expected the IPv6 address of a host, got nothing"),
+        ([ALPHA | {"PublicIPv6": 6}], "Nodes[0].PublicIPv6: expected a string, got 6"),
+        ([ALPHA | {"PublicIPv6": "fd00:5::9"}], "Nodes[0].PublicIPv6: fd00:5::9 is inside the IPv6Network fd00:5::/48"),
+        (
+            [ALPHA | {"PublicIPv6": "2001:db8::1"}, BETA | {"PublicIPv6": "2001:db8:0::1"}],
+            'Nodes[1].PublicIPv6: 2001:db8::1 is that of Nodes[0] ("alpha") too',
+        ),
+        ([ALPHA | {"BackendType": 1}], "Nodes[0].BackendType: expected a string, got 1"),
+    ],
+)
+def test_what_is_wrong_with_a_public_ipv6_is_named_by_its_place(nodes, message):
+    assert refused(*nodes, **IPV6).startswith(message)
+
+
 def test_nodes_must_be_a_list():
     for value, got in (("null", "null"), ("{}", "{}"), ('"x"', '"x"')):
         with pytest.raises(ConfigError, match=r"Nodes: expected a list of .* objects, got " + got):
@@ -179,6 +211,7 @@ def test_any_json_is_a_registry_or_a_config_error(value):
         {"Nodes": [value]},
         {"Nodes": [ALPHA | {"Subnet": value}]},
         {"Nodes": [ALPHA | {"IPv6Subnet": value}]},
+        {"Nodes": [ALPHA | {"PublicIPv6": value}]},
     ):
         for more in ({}, IPV6):
             with contextlib.suppress(ConfigError):

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from observed import SOME, facts, ipv6_facts, lease, peer, values
+from observed import SOME, facts, ipv6_facts, lease, peer, values, vxlan_facts
 
 from udpbackend.dataplane.native import counter_infos
 from udpbackend.observe.build import KERNEL_DROPS, build
@@ -90,9 +90,14 @@ def test_without_ipv6_nothing_is_said_of_it():
 
 def test_the_document_of_a_daemon_without_the_newer_fields_is_read():
     document = json.loads(msgspec.json.encode(build(facts())))
-    for part, names in {"network": ("ipv6_network", "ipv6_subnet"), "interface": ("overlay_ipv6_address",)}.items():
+    newer = {
+        "network": ("ipv6_network", "ipv6_subnet"),
+        "interface": ("overlay_ipv6_address", "overlay_ipv6_device"),
+    }
+    for part, names in newer.items():
         for name in names:
             del document[part][name]
+    del document["ignored"]
     assert msgspec.convert(document, Report) == build(facts())
 
 
@@ -103,6 +108,30 @@ def test_a_peer_known_to_one_side_only_is_shown():
 
 def test_without_counters_nobody_claims_to_know_who_was_seen():
     assert build(facts(infos=(), counters=(), peers=())).verdict.text == "ready, 2 peers, registry view 3 s old"
+
+
+def test_nodes_of_another_backend_are_named_and_are_no_peers():
+    report = build(vxlan_facts())
+    assert [peer.node for peer in report.peers] == ["beta"]
+    [ignored] = report.ignored
+    assert (ignored.node, ignored.public_ip, ignored.backend) == ("gamma", "192.0.2.3", "host-gw")
+    assert ignored.subnets == ["10.5.3.0/24", "fd00:5:0:3::/64"]
+    expected = "ready, 1 peer, 1 node of another backend ignored, registry view 3 s old"
+    assert (report.verdict.state, report.verdict.text) == ("ready", expected)
+    jsonschema.validate(json.loads(msgspec.json.encode(report)), json.loads(SCHEMA.read_text()))
+
+
+def test_where_all_have_one_backend_nobody_is_ignored():
+    report = build(facts())
+    assert report.ignored == []
+    assert "ignored" not in report.verdict.text
+
+
+def test_what_the_kernel_moves_is_not_checked_by_us():
+    report = build(vxlan_facts())
+    assert report.network.source_check is None
+    assert (report.interface.overlay_device, report.interface.overlay_ipv6_device) == ("flannel.1", "flannel-v6.1")
+    assert build(facts()).network.source_check == "subnet"
 
 
 def test_kernel_drops_carry_meaning_and_cure_where_they_could_be_read():

@@ -3,7 +3,7 @@
 import io
 
 import pytest
-from observed import facts, ipv6_facts, peer, values
+from observed import facts, ipv6_facts, peer, values, vxlan_facts
 
 from udpbackend.commands.status_text import PEERS_SHOWN, render
 from udpbackend.commands.table import Palette, binary, decimal, table
@@ -67,6 +67,26 @@ def test_ipv6_stands_behind_ipv4():
     assert (node["NETWORK"], node["SUBNET"]) == ("10.5.0.0/16,fd00:5::/48", "10.5.1.0/24,fd00:5:0:1::/64")
     assert interface["OVERLAY-ADDRESS"] == "10.5.1.0,fd00:5:0:1::"
     assert beta["SUBNETS"] == "10.5.2.0/24,fd00:5:0:2::/64"
+
+
+def test_what_the_kernel_moves_is_not_counted_and_strangers_are_named():
+    assert (
+        "\n".join(render(build(vxlan_facts()), wide=False, palette=PLAIN))
+        == """\
+ready, 1 peer, 1 node of another backend ignored, registry view 3 s old
+
+NODE   NETWORK      SUBNET       BACKEND  PORT  REGISTRY  VIEW-AGE  ROUTES  AGE
+alpha  10.5.0.0/16  10.5.1.0/24  vxlan    8472  static    3s        1       1h2m
+
+INTERFACE  ADDRESS    PUBLIC-IP  MTU   OVERLAY                 OVERLAY-ADDRESS        OVERLAY-MTU  OFFLOADS
+eth0       192.0.2.1  192.0.2.1  1500  flannel.1,flannel-v6.1  10.5.1.0,fd00:5:0:1::  1450         <none>
+
+PEER  PUBLIC-IP  SUBNETS
+beta  192.0.2.2  10.5.2.0/24
+
+IGNORED  PUBLIC-IP  BACKEND  SUBNETS
+gamma    192.0.2.3  host-gw  10.5.3.0/24,fd00:5:0:3::/64"""
+    )
 
 
 def test_kernel_drops_are_shown_when_there_are_any():

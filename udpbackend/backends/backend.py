@@ -13,6 +13,7 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING, Protocol, cast
 
 from udpbackend.errors import ConfigError
+from udpbackend.host.leftovers import Which
 from udpbackend.host.netlink import Netlink
 from udpbackend.model import Attributes, Endpoint, Lease, NetworkConfig, Snapshot
 from udpbackend.settings import Settings
@@ -20,7 +21,7 @@ from udpbackend.settings import Settings
 if TYPE_CHECKING:  # a backend that leaves its packets to the kernel does not load the C extension
     from udpbackend.dataplane.native import CounterInfo, PeerCounters
 
-BACKENDS = {"udp": "udp"}
+BACKENDS = {"udp": "udp", "vxlan": "vxlan", "host-gw": "hostgw"}
 """Backend.Type -> the module of this package with `backend(context)`."""
 
 
@@ -102,6 +103,9 @@ class Backend(Protocol):
 
     async def remove(self) -> None:
         """After `stop`: takes away all that this backend has in the host."""
+
+    def others(self) -> Which:
+        """What another backend may have left in the host for the same network: packets would go past this one."""
 
     async def facts(self) -> BackendFacts:
         """What there is to see now."""

@@ -27,6 +27,7 @@ from udpbackend.host import overlay_plan
 from udpbackend.host.addresses import local_addresses, underlay_problem
 from udpbackend.host.flannel0 import NAME, OverlayLink
 from udpbackend.host.ipv6 import require_ipv6
+from udpbackend.host.leftovers import Which
 from udpbackend.model import WIDTH, Attributes, Lease, NetworkConfig, Prefix, Snapshot
 
 log = logging.getLogger(__name__)
@@ -166,6 +167,10 @@ class UdpBackend:
     async def remove(self) -> None:
         """After `stop`: takes flannel0 away, with its address and routes."""
         await self._link.remove()
+
+    def others(self) -> Which:
+        """Devices of other backends, and their routes to single subnets, which the kernel prefers to flannel0's."""
+        return Which(self._config.networks, keep=(NAME,))
 
     async def facts(self) -> BackendFacts:
         """What there is to see now."""

@@ -19,12 +19,15 @@ COLOURS = {"ready": "good", "degraded": "bad", "starting": "warn"}
 def render(report: Report, *, wide: bool, palette: Palette) -> list[str]:
     """The whole text as lines."""
     lines = [palette.paint(printable(report.verdict.text), COLOURS[report.verdict.state]), ""]
-    for part in (_network(report, wide=wide), _interface(report), _peers(report, wide=wide), _traffic(report)):
+    parts = [_network(report, wide=wide), _interface(report), _peers(report, wide=wide)]
+    if report.ignored:
+        parts.append(_ignored(report))
+    if report.counters:  # otherwise the kernel moves the packets, and has its own counters (ip -s link)
+        law = [_law(name, terms, palette) for name, terms in (("tx", report.law.tx), ("rx", report.law.rx))]
+        parts += [_traffic(report), [*law, *_losses(report, palette)]]
+    for part in parts:
         lines += [*part, ""]
-    for name, terms in (("tx", report.law.tx), ("rx", report.law.rx)):
-        lines.append(_law(name, terms, palette))
-    lines += _losses(report, palette)
-    return lines
+    return lines[:-1]
 
 
 def _network(report: Report, *, wide: bool) -> list[str]:
@@ -62,7 +65,8 @@ def _interface(report: Report) -> list[str]:
     found = report.interface
     if found is None:
         return table(headers, [[None] * 7 + [offloads]])
-    overlay = (found.overlay_device, _both(found.overlay_address, found.overlay_ipv6_address), found.overlay_mtu)
+    device = _both(found.overlay_device, found.overlay_ipv6_device)
+    overlay = (device, _both(found.overlay_address, found.overlay_ipv6_address), found.overlay_mtu)
     return table(headers, [[found.name, found.address, found.public_ip, found.mtu, *overlay, offloads]])
 
 
@@ -73,17 +77,22 @@ def _peers(report: Report, *, wide: bool) -> list[str]:
         return ["no peers"]
     if not wide and len(peers) > PEERS_SHOWN:
         peers = sorted(peers, key=lambda peer: peer.silent_s is not None)[:PEERS_SHOWN]
-    rows = [_peer(peer, wide=wide) for peer in peers]
+    rows = [_peer(peer, wide=wide, counted=bool(report.counters)) for peer in peers]
     lines = table(list(rows[0]), [list(row.values()) for row in rows])
     more = len(report.peers) - len(peers)
     return [*lines, f"... and {more} more, -o wide shows all"] if more else lines
 
 
-def _peer(peer: Peer, *, wide: bool) -> dict[str, object]:
-    row: dict[str, object] = {
-        "PEER": peer.node,
-        "PUBLIC-IP": peer.public_ip,
-        "SUBNETS": ",".join(peer.subnets),
+def _ignored(report: Report) -> list[str]:
+    rows = [[it.node, it.public_ip, it.backend, ",".join(it.subnets)] for it in report.ignored]
+    return table(["IGNORED", "PUBLIC-IP", "BACKEND", "SUBNETS"], rows)
+
+
+def _peer(peer: Peer, *, wide: bool, counted: bool) -> dict[str, object]:
+    row: dict[str, object] = {"PEER": peer.node, "PUBLIC-IP": peer.public_ip, "SUBNETS": ",".join(peer.subnets)}
+    if not counted:
+        return row
+    row |= {
         "TX-PACKETS": peer.tx_packets,
         "RX-PACKETS": peer.rx_packets,
         "PATH-MTU": peer.path_mtu,

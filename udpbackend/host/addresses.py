@@ -14,33 +14,40 @@ from typing import Any
 from pyroute2.netlink.exceptions import NetlinkError
 
 from udpbackend.host import rtnetlink
-from udpbackend.host.interface import Address, Link, Ways, choose, explicit
+from udpbackend.host.interface import IP, OURS, Address, Link, Ways, choose, explicit
 from udpbackend.host.netlink import Netlink, failing
 from udpbackend.model import Endpoint, Prefix
 from udpbackend.settings import Settings
 
 DEFAULT = Prefix(0, 0)
-IFA_F_TEMPORARY, IFA_F_DEPRECATED, IFA_F_PERMANENT = 0x01, 0x20, 0x80
+IFA_F_TEMPORARY, IFA_F_DADFAILED, IFA_F_DEPRECATED, IFA_F_PERMANENT = 0x01, 0x08, 0x20, 0x80
 
 
-async def select_endpoint(netlink: Netlink, settings: Settings, *, own_link: str = "flannel0") -> Endpoint:
+async def select_endpoint(netlink: Netlink, settings: Settings) -> Endpoint:
     """The interface and addresses to use; HostError where what the operator said cannot be met."""
     links = await read_links(netlink)
     ways = await netlink.call(lambda ip: _ways(ip, settings, links))
-    return choose(settings, [link for link in links if link.name != own_link], ways)
+    return choose(settings, [link for link in links if not OURS.fullmatch(link.name)], ways)
 
 
 async def read_links(netlink: Netlink) -> tuple[Link, ...]:
-    """Every interface of this host with its IPv4 addresses, in the kernel's order."""
+    """Every interface of this host with its addresses, in the kernel's order."""
 
-    async def read(ip: Any) -> tuple[list[Any], list[Any]]:
+    async def read(ip: Any) -> tuple[list[Any], list[Any], list[Any]]:
         with failing("read the network interfaces"):
-            return await rtnetlink.links(ip), await rtnetlink.addresses(ip)
+            return (
+                await rtnetlink.links(ip),
+                await rtnetlink.addresses(ip),
+                await rtnetlink.addresses(ip, family=AF_INET6),
+            )
 
-    links, addresses = await netlink.call(read)
-    held: dict[int, list[Address]] = {}
+    links, addresses, addresses6 = await netlink.call(read)
+    held: dict[int, list[Address[IPv4Address]]] = {}
+    held6: dict[int, list[Address[IPv6Address]]] = {}
     for message in addresses:
-        held.setdefault(message["index"], []).append(_address(message))
+        held.setdefault(message["index"], []).append(_address(message, IPv4Address))
+    for message in addresses6:
+        held6.setdefault(message["index"], []).append(_address(message, IPv6Address))
     return tuple(
         Link(
             name=message.get_attr("IFLA_IFNAME"),
@@ -48,6 +55,7 @@ async def read_links(netlink: Netlink) -> tuple[Link, ...]:
             mtu=message.get_attr("IFLA_MTU") or 0,
             addresses=tuple(held.get(message["index"], ())),
             loopback=bool(message["flags"] & rtnetlink.IFF_LOOPBACK),
+            ipv6=tuple(held6.get(message["index"], ())),
         )
         for message in links
     )
@@ -79,6 +87,7 @@ async def underlay_problem(netlink: Netlink, endpoint: Endpoint) -> str | None:
     async def read(ip: Any) -> tuple[Any, list[Any]]:
         with failing(f"look at {endpoint.interface}"):
             link = await rtnetlink.link(ip, index=endpoint.index)
+            link = link or await rtnetlink.link(ip, ifname=endpoint.interface)  # it may have been made anew
             return link, [] if link is None else await rtnetlink.addresses(ip)
 
     link, addresses = await netlink.call(read)
@@ -86,18 +95,18 @@ async def underlay_problem(netlink: Netlink, endpoint: Endpoint) -> str | None:
         return f"interface {endpoint.interface} is gone"
     if not link["flags"] & rtnetlink.IFF_UP:
         return f"interface {endpoint.interface} is down: set it up again (ip link set {endpoint.interface} up)"
-    if all(_address(message).ip != endpoint.address for message in addresses):
+    if all(IPv4Address(_text(message)) != endpoint.address for message in addresses):
         return f"interface {endpoint.interface} has lost the address {endpoint.address}"
     return None
 
 
-def _address(message: Any) -> Address:
+def _address(message: Any, kind: type[IP]) -> Address[IP]:
     flags = message.get_attr("IFA_FLAGS") or message["flags"]
     return Address(
-        IPv4Address(_text(message)),
+        kind(_text(message)),
         dynamic=not flags & IFA_F_PERMANENT,
         temporary=bool(flags & IFA_F_TEMPORARY),
-        deprecated=bool(flags & IFA_F_DEPRECATED),
+        deprecated=bool(flags & (IFA_F_DEPRECATED | IFA_F_DADFAILED)),
     )
 
 

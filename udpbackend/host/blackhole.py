@@ -29,8 +29,7 @@ from udpbackend.host.overlay_plan import METRIC, Route
 from udpbackend.model import Prefix
 
 TYPE_BLACKHOLE = 6
-PROTOCOL = 117
-"""Ours: no routing daemon that iproute2 knows uses it (rt_protos), and the kernel only hands it back."""
+PROTOCOL = rtnetlink.PROTO_OURS
 WORST_METRIC = 0xFFFFFFFF
 
 LOOPBACK = 1

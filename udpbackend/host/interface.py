@@ -1,7 +1,7 @@
 """Which interface and address of this host the overlay uses, by flannel's rules.
 
 Owns the choice, a pure function over plain data; `addresses` reads that data from the kernel. Must not know netlink or
-the overlay: the caller leaves out flannel0, which outlives a restart here and whose address matches many a pattern.
+the overlay: the caller leaves out its devices (`OURS`), which outlive a restart and match many a pattern.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from ipaddress import IPv4Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Generic, TypeVar
 
 from udpbackend.errors import HostError
 from udpbackend.model import Endpoint
@@ -19,20 +20,27 @@ from udpbackend.settings import Settings
 
 logger = logging.getLogger(__name__)
 
+IP = TypeVar("IP", IPv4Address, IPv6Address)
+
 Choice = tuple["Link", IPv4Address]
 Attempt = Callable[[], Choice]
 """Finds an interface and the address to use on it, or raises LookupError with the reason."""
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
-    """An IPv4 address on a link."""
+OURS = re.compile(r"flannel0|flannel\.\d+|flannel-v6\.\d+")
+"""The devices of an overlay, ours or flannel's: what leaves by them needs another interface to leave by."""
 
-    ip: IPv4Address
+
+@dataclass(frozen=True, slots=True)
+class Address(Generic[IP]):
+    """An address on a link."""
+
+    ip: IP
     dynamic: bool = False
     temporary: bool = False
     """For IPv4 the kernel's mark of a secondary address."""
     deprecated: bool = False
+    """Or a duplicate of another host's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +50,17 @@ class Link:
     name: str
     index: int
     mtu: int
-    addresses: tuple[Address, ...] = ()
+    addresses: tuple[Address[IPv4Address], ...] = ()
     loopback: bool = False
+    ipv6: tuple[Address[IPv6Address], ...] = ()
 
     def usable(self) -> list[IPv4Address]:
         """The addresses a peer could send to, best first: global, permanent, primary; deprecated ones not at all."""
-        fit = [a for a in self.addresses if not (a.deprecated or a.ip.is_loopback or a.ip.is_multicast)]
-        return [a.ip for a in sorted(fit, key=lambda a: (a.ip.is_link_local, a.dynamic, a.temporary))]
+        return _usable(self.addresses)
+
+    def public_ipv6(self) -> IPv6Address | None:
+        """The best IPv6 address of all that are valid beyond the link."""
+        return next((ip for ip in _usable(self.ipv6) if not ip.is_link_local), None)
 
     def __str__(self) -> str:
         return f"{self.name} [{' '.join(str(a.ip) for a in self.addresses)}]"
@@ -151,6 +163,11 @@ def _default(links: Sequence[Link], ways: Ways) -> Choice:
     raise LookupError("failed to get default interface: unable to find default route")
 
 
+def _usable(addresses: Sequence[Address[IP]]) -> list[IP]:
+    fit = [a for a in addresses if not (a.deprecated or a.ip.is_loopback or a.ip.is_multicast)]
+    return [a.ip for a in sorted(fit, key=lambda a: (a.ip.is_link_local, a.dynamic, a.temporary))]
+
+
 def _first(link: Link) -> IPv4Address:
     usable = link.usable()
     if not usable:
@@ -161,7 +178,8 @@ def _first(link: Link) -> IPv4Address:
 def _endpoint(settings: Settings, link: Link, address: IPv4Address) -> Endpoint:
     if link.mtu <= 0:
         raise HostError(f"failed to determine MTU for {address} interface {link.name}")
-    return Endpoint(link.name, link.index, link.mtu, address, settings.public_ip or address)
+    public_ipv6 = settings.public_ipv6 or link.public_ipv6()
+    return Endpoint(link.name, link.index, link.mtu, address, settings.public_ip or address, public_ipv6)
 
 
 def _list(links: Sequence[Link]) -> str:

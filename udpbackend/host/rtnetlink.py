@@ -28,6 +28,8 @@ IFF_LOOPBACK = 0x8
 TABLE_MAIN = 254
 PROTO_KERNEL = 2
 PROTO_BOOT = 3
+PROTO_OURS = 117
+"""Ours: no routing daemon that iproute2 knows uses it (rt_protos), and the kernel only hands it back."""
 SCOPE_UNIVERSE = 0
 TYPE_UNICAST = 1
 
@@ -50,7 +52,12 @@ class LinkChange(nlmsg):  # type: ignore[misc]  # pyroute2 has no types
     """An RTM_SETLINK whose address family settings are bytes of ours: pyroute2's AF_INET is a struct for reading."""
 
     fields = (("family", "B"), ("__align", "x"), ("ifi_type", "H"), ("index", "i"), ("flags", "I"), ("change", "I"))
-    nla_map = ((4, "IFLA_MTU", "uint32"), (20, "IFLA_IFALIAS", "asciiz"), (26, "IFLA_AF_SPEC", "cdata"))
+    nla_map = (
+        (1, "IFLA_ADDRESS", "l2addr"),
+        (4, "IFLA_MTU", "uint32"),
+        (20, "IFLA_IFALIAS", "asciiz"),
+        (26, "IFLA_AF_SPEC", "cdata"),
+    )
 
 
 class MainRoute(NamedTuple):

@@ -6,7 +6,7 @@ holds is the dataplane's work, and what is left over is shown as `unexplained` r
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, Literal
 
@@ -67,6 +67,7 @@ def build(facts: Facts) -> report.Report:
         rates=facts.rates,
         last_error=facts.last_error,
         loop=report.Loop(lag_s=round(facts.loop_lag_s, 6)),
+        ignored=_ignored(facts),
     )
 
 
@@ -85,6 +86,8 @@ def _verdict(facts: Facts, peers: Sequence[report.Peer]) -> report.Verdict:
     if facts.registry.degraded is not None:
         reasons.append(f"registry: {facts.registry.degraded}")
     parts = [_peers_text(facts, peers)]
+    if ignored := len(_ignored(facts)):
+        parts.append(f"{ignored} {'node' if ignored == 1 else 'nodes'} of another backend ignored")
     if facts.registry.age_s is not None:
         seconds = facts.registry.age_s
         parts.append(f"registry view {f'{seconds:.0f} s' if seconds < 60 else report.age(seconds)} old")
@@ -110,7 +113,7 @@ def _network(facts: Facts) -> report.Network | None:
         subnet=None if facts.subnet is None else str(facts.subnet),
         backend=facts.network.backend.type,
         port=facts.port,
-        source_check=facts.source_check,
+        source_check=facts.source_check if facts.infos else None,  # the kernel has no such check
         ipv6_network=None if facts.network.ipv6 is None else str(facts.network.ipv6.network),
         ipv6_subnet=None if facts.ipv6_subnet is None else str(facts.ipv6_subnet),
     )
@@ -129,6 +132,7 @@ def _interface(facts: Facts) -> report.Interface | None:
         overlay_address=None if overlay is None else str(overlay.address),
         overlay_mtu=None if overlay is None else overlay.mtu,
         overlay_ipv6_address=None if overlay is None or overlay.address6 is None else str(overlay.address6),
+        overlay_ipv6_device=None if overlay is None else overlay.device6,
     )
 
 
@@ -176,14 +180,35 @@ def _terms(counters: Sequence[report.Counter], direction: str, in_flight: int) -
 def _peers(facts: Facts) -> list[report.Peer]:
     """Every node of the registry or of the table, by address: they differ for the moment before a publish."""
     leases: dict[int, list[Lease]] = {}
-    for lease in facts.leases:
-        if lease.subnet != facts.subnet:
+    for lease in _others(facts):
+        if not _is_ignored(lease, facts):
             leases.setdefault(lease.public_ip, []).append(lease)
     counted = {int(peer.address): peer for peer in facts.peers}
     return [
         _peer(address, leases.get(address, ()), counted.get(address), facts.port)
         for address in sorted(leases.keys() | counted.keys())
     ]
+
+
+def _ignored(facts: Facts) -> list[report.Ignored]:
+    return [
+        report.Ignored(
+            node=lease.node,
+            public_ip=str(lease.public_address),
+            backend=lease.backend_type,
+            subnets=[str(subnet) for subnet in lease.subnets],
+        )
+        for lease in sorted(_others(facts), key=lambda lease: lease.public_ip)
+        if _is_ignored(lease, facts)
+    ]
+
+
+def _others(facts: Facts) -> Iterator[Lease]:
+    return (lease for lease in facts.leases if lease.subnet != facts.subnet)
+
+
+def _is_ignored(lease: Lease, facts: Facts) -> bool:
+    return facts.network is not None and lease.backend_type != facts.network.backend.type
 
 
 def _peer(address: int, leases: Sequence[Lease], counted: PeerCounters | None, port: int | None) -> report.Peer:

@@ -62,7 +62,7 @@ class Facts:
 
     registry: RegistryView
     leases: Sequence[Lease] = ()
-    """Of the last snapshot; our own may be among them."""
+    """Of the last snapshot; our own may be among them, and so may nodes of other backends."""
     routes: int = 0
     """In the published table."""
 

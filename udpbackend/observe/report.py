@@ -46,6 +46,8 @@ class Interface(msgspec.Struct, frozen=True, kw_only=True):
     overlay_address: str | None
     overlay_mtu: int | None
     overlay_ipv6_address: str | None = None
+    overlay_ipv6_device: str | None = None
+    """Where it is another one than `overlay_device`."""
 
 
 class Registry(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,6 +75,15 @@ class Peer(msgspec.Struct, frozen=True, kw_only=True):
     path_mtu: int | None = None
     path_mtu_left_s: int = 0
     silent_s: float | None = None
+
+
+class Ignored(msgspec.Struct, frozen=True, kw_only=True):
+    """A node of another backend than ours: it is in the registry, and nothing is sent to it."""
+
+    node: str
+    public_ip: str
+    backend: str
+    subnets: list[str]
 
 
 class Counter(msgspec.Struct, frozen=True, kw_only=True):
@@ -150,6 +161,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     rates: Rates
     last_error: str | None
     loop: Loop
+    ignored: list[Ignored] = msgspec.field(default_factory=list)
 
 
 def age(seconds: float) -> str:

@@ -7,7 +7,7 @@ nodes: prefixes are integers, and overlaps are found in sorted order.
 from __future__ import annotations
 
 from collections.abc import Callable
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -35,6 +35,7 @@ def parse_nodes(data: bytes) -> tuple[NetworkConfig, tuple[Lease, ...]]:
     leases = [_lease(values.pop(), f"Nodes[{i}]", config) for i in range(len(values))]
     _require_unique(leases, "Name", lambda lease: lease.node or None)
     _require_unique(leases, "PublicIP", lambda lease: lease.public_ip)
+    _require_unique(leases, "PublicIPv6", lambda lease: lease.public_ipv6)
     order = _disjoint("Subnet", {i: lease.subnet for i, lease in enumerate(leases)}, leases)
     _disjoint("IPv6Subnet", {i: it.ipv6_subnet for i, it in enumerate(leases) if it.ipv6_subnet is not None}, leases)
     return config, tuple(leases[i] for i in order)
@@ -50,7 +51,15 @@ def _lease(value: Any, path: str, config: NetworkConfig) -> Lease:
             f"{node.place('PublicIP')}: {IPv4Address(public_ip)} is inside the Network {network}: "
             "expected an address outside the overlay"
         )
-    return Lease(subnet, public_ip, node.string("Name"), _ipv6_subnet(node, config))
+    return Lease(
+        subnet,
+        public_ip,
+        node.string("Name"),
+        _ipv6_subnet(node, config),
+        # A node may be reached otherwise than the rest, by another program: then it is not for us.
+        backend_type=node.string("BackendType").lower() or config.backend.type,
+        public_ipv6=_public_ipv6(node, config),
+    )
 
 
 def _public_ip(node: Fields) -> int:
@@ -63,6 +72,37 @@ def _public_ip(node: Fields) -> int:
         got = repr(text) if text else "nothing"
         raise ConfigError(f"{node.place('PublicIP')}: expected the IPv4 address of a host, got {got}")
     return int(address)
+
+
+def _public_ipv6(node: Fields, config: NetworkConfig) -> int | None:
+    """Where backends that travel over IPv6 find the node; None where they do not."""
+    if node.raw("PublicIPv6") is None:
+        return None
+    text = node.string("PublicIPv6")
+    try:
+        address = IPv6Address(text.replace("%", "/"))  # a scope belongs to a link, not to a host
+    except ValueError:
+        address = IPv6Address(0)
+    if not _is_host(address):
+        got = repr(text) if text else "nothing"
+        raise ConfigError(f"{node.place('PublicIPv6')}: expected the IPv6 address of a host, got {got}")
+    if config.ipv6 is not None and config.ipv6.network.holds(address):
+        raise ConfigError(
+            f"{node.place('PublicIPv6')}: {address} is inside the IPv6Network {config.ipv6.network}: "
+            "expected an address outside the overlay"
+        )
+    return int(address)
+
+
+def _is_host(address: IPv6Address) -> bool:
+    """Whether packets from another link can be sent to it; IPv4 in IPv6's clothes never leaves a host."""
+    return not (
+        address.is_unspecified
+        or address.is_loopback
+        or address.is_multicast
+        or address.is_link_local
+        or address.ipv4_mapped
+    )
 
 
 def _ipv6_subnet(node: Fields, config: NetworkConfig) -> Prefix | None:
@@ -100,8 +140,8 @@ def _require_unique(leases: list[Lease], key: str, value_of: Callable[[Lease], o
         value = value_of(lease)
         first = seen.setdefault(value, i) if value is not None else i
         if first != i:
-            text = lease.public_address if key == "PublicIP" else shown(value)
-            raise ConfigError(f"Nodes[{i}].{key}: {text} is that of {_called(leases, first)} too")
+            words = {"PublicIP": IPv4Address, "PublicIPv6": IPv6Address}.get(key, shown)
+            raise ConfigError(f"Nodes[{i}].{key}: {words(value)} is that of {_called(leases, first)} too")
 
 
 def _disjoint(key: Key, subnets: dict[int, Prefix], leases: list[Lease]) -> list[int]:

@@ -1,0 +1,184 @@
+"""The host-gw backend: a route to each peer's subnet by way of the peer itself, for nodes that share a link.
+
+Owns which routes are wanted. Must not know which registry the leases come from, nor how routes are written (`host`).
+There is no device and nothing to agree on, so flannel's nodes are peers like our own.
+
+Theory of operation: as with vxlan, each look compares all of our routes with those the last snapshot asks for. Ours are
+known by their protocol number (`ip route show proto 117`; flanneld's bear the one of routes made by hand), so those
+that an earlier run has left are found, and nobody else's is ever removed. Only a route to the very subnet of a peer
+gives way to ours, as it does to flannel's.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from udpbackend.backends.backend import BackendFacts, Context
+from udpbackend.backends.keeper import Keeper, Look
+from udpbackend.backends.peers import Own, Peer, not_reached, others, own_ipv6
+from udpbackend.errors import ConfigError, HostError
+from udpbackend.host import rtnetlink
+from udpbackend.host.addresses import local_addresses, underlay_problem
+from udpbackend.host.bulk import Bulk
+from udpbackend.host.entries import Route
+from udpbackend.host.leftovers import Which
+from udpbackend.host.netlink import failing
+from udpbackend.host.reconcile import Outcome, Scope, Way, reconcile, remove
+from udpbackend.model import Attributes, Lease, Prefix, Snapshot
+
+if TYPE_CHECKING:  # the C extension is not needed to count nothing
+    from udpbackend.dataplane.native import CounterInfo
+
+LOOK_S = 10.0
+"""flannel's. The kernel tells of every change that matters here: this is for what it could not tell."""
+
+
+def backend(context: Context) -> HostGwBackend:
+    """The host-gw backend, which has no options."""
+    return HostGwBackend(context)
+
+
+@dataclass(frozen=True, slots=True)
+class Half:
+    """What is wanted in one IP version."""
+
+    network: Prefix
+    peers: Sequence[tuple[Peer, bytes]] = ()
+    """With the address each is reached by."""
+    problems: Sequence[str] = ()
+    """Why other peers are not among them."""
+
+
+class HostGwBackend:
+    """`prepare`, `start`, then `apply` for each snapshot while `run` repairs; `stop` in any state."""
+
+    port = None
+
+    def __init__(self, context: Context) -> None:
+        self._config, self._endpoint, self._netlink = context.config, context.endpoint, context.netlink
+        self.mtu = context.endpoint.mtu
+        self._keeper = Keeper(self._netlink, self._look, LOOK_S)
+        self._own: Own | None = None
+        self._halves: tuple[Half, ...] = ()
+        self._starting = True
+        self._made: list[Route] = []
+        self._routes = 0
+
+    async def prepare(self, held: Lease | None) -> Attributes:
+        """Refuses what cannot work, and says what the peers are to know; changes nothing."""
+        endpoint = self._endpoint
+        if endpoint.public_ip != endpoint.address:
+            raise ConfigError(
+                "your PublicIP differs from interface IP, meaning that probably you're on a NAT, which is not "
+                f"supported by host-gw backend: PublicIP is {endpoint.public_ip}, {endpoint.interface} has "
+                f"{endpoint.address}"
+            )
+        if self._config.ipv6 is None or (held is not None and held.ipv6_subnet is None):
+            return Attributes(endpoint.public_ip, backend_type="host-gw")
+        public_ipv6 = own_ipv6(endpoint, await local_addresses(self._netlink))
+        return Attributes(endpoint.public_ip, public_ipv6, "host-gw")
+
+    async def start(self, lease: Lease, snapshot: Snapshot) -> None:
+        """Makes or takes over the routes to the peers."""
+        self._own = Own(lease.subnet, lease.public_ip)
+        ipv6 = self._config.ipv6 if lease.ipv6_subnet is not None else None
+        self._halves = tuple(Half(network) for network in (self._config.network, ipv6 and ipv6.network) if network)
+        self._follow(snapshot)
+        await self._keeper.start()
+        self._starting = False
+
+    async def apply(self, snapshot: Snapshot) -> None:
+        """Follows the leases of a snapshot."""
+        self._follow(snapshot)
+        await self._keeper.follow()
+
+    async def run(self) -> None:
+        """Repairs until cancelled."""
+        await self._keeper.run()
+
+    async def stop(self) -> None:
+        """Ends. The routes stay, so packets flow on."""
+
+    async def undo(self) -> None:
+        """After `stop`: takes back the routes that a `start` that failed has made."""
+
+        async def work(_ip: Any) -> None:
+            with failing("remove the routes"), Bulk() as bulk:
+                bulk.exchange([route.delete() for route in self._made])
+
+        await self._netlink.call(work)
+
+    async def remove(self) -> None:
+        """After `stop`: takes away our routes."""
+        for network in self._config.networks:
+            await self._netlink.call(partial(_remove, network=network))
+
+    def others(self) -> Which:
+        """Devices of other backends; routes are put right with each look."""
+        return Which(self._config.networks, routes=False)
+
+    async def facts(self) -> BackendFacts:
+        """What there is to see now."""
+        return BackendFacts(routes=self._routes, problems=self._keeper.problems)
+
+    def infos(self) -> Sequence[CounterInfo]:
+        """Nothing is counted: the kernel moves the packets."""
+        return ()
+
+    def counters(self) -> Sequence[int]:
+        """Likewise."""
+        return ()
+
+    def _follow(self, snapshot: Snapshot) -> None:
+        """What the snapshot asks for from now on."""
+        if self._own is None:
+            raise HostError("the host-gw backend was not started")
+        halves = []
+        for half in self._halves:
+            peers = list(others(snapshot.leases, self._own, half.network.version))
+            problems = [not_reached(peer, "its lease has no PublicIPv6") for peer in peers if peer.outer is None]
+            halves.append(Half(half.network, [(peer, peer.outer) for peer in peers if peer.outer], problems))
+        self._halves = tuple(halves)
+
+    async def _look(self) -> Look:
+        """One look at all our routes, and their repair."""
+        halves = self._halves
+        if problem := await underlay_problem(self._netlink, self._endpoint):
+            return Look(problems=[problem])  # that every route is refused then is no news
+        done: list[str] = []
+        problems = [problem for half in halves for problem in half.problems]
+        routes = 0
+        for half in halves:
+            outcome = await self._netlink.call(partial(self._reconcile, half=half))
+            done += outcome.words()
+            problems += [_refused(half.peers[place][0], error) for place, error in outcome.refused.items()]
+            routes += len(half.peers) - len(outcome.refused)
+            if self._starting:
+                self._made += [entry for entry in outcome.added if isinstance(entry, Route)]
+        self._routes = routes
+        return Look(done, problems)
+
+    async def _reconcile(self, ip: Any, half: Half) -> Outcome:
+        """Runs in the netlink thread."""
+        with failing("read the routing tables"):
+            link = await rtnetlink.link(ip, ifname=self._endpoint.interface)
+            if link is None:
+                raise HostError(f"interface {self._endpoint.interface} is gone")
+            ways = [Way(Route.to(peer.subnet, outer, link["index"])) for peer, outer in half.peers]
+            with Bulk() as bulk:
+                return reconcile(bulk, Scope(half.network), ways)
+
+
+async def _remove(_ip: Any, network: Prefix) -> None:
+    with failing("remove the routes"), Bulk() as bulk:
+        remove(bulk, Scope(network))
+
+
+def _refused(peer: Peer, error: OSError) -> str:
+    far = error.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH)
+    why = "; host-gw needs all nodes on one link, and there is a router between it and this host" if far else ""
+    return not_reached(peer, f"{error.strerror}{why}")

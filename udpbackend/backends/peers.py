@@ -1,0 +1,82 @@
+"""What backends that leave their packets to the kernel see of nodes: who the others are, and where.
+
+Pure: leases in, peers out, of one IP version. Must not know routes; serves vxlan and host-gw.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+from typing import NamedTuple, Protocol
+
+from udpbackend.errors import ConfigError
+from udpbackend.model import Endpoint, Lease, Prefix
+
+
+class Peer(NamedTuple):
+    """Another node, in one IP version."""
+
+    who: str
+    """For people."""
+    subnet: Prefix
+    outer: bytes | None
+    """Its PublicIP or PublicIPv6, in network byte order; None where its lease has no such address."""
+    said: bytes | None
+    """BackendData or BackendV6Data, as JSON text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Own:
+    """By what this host knows its own leases."""
+
+    subnet: Prefix
+    public_ip: int
+    """A lease of an earlier subnet of ours bears it too, until it runs out."""
+
+
+class Named(Protocol):
+    """A node, as people are told of it."""
+
+    @property
+    def who(self) -> str:
+        """Its name."""
+
+    @property
+    def subnet(self) -> Prefix:
+        """What of it is meant."""
+
+
+def others(leases: Iterable[Lease], own: Own, version: int) -> Iterator[Peer]:
+    """The other nodes that have a subnet of that IP version."""
+    for lease in leases:
+        if lease.subnet == own.subnet or lease.public_ip == own.public_ip:
+            continue
+        if version == 4:
+            outer = lease.public_ip.to_bytes(4, "big")
+            yield Peer(_called(lease), lease.subnet, outer, lease.backend_data)
+        elif lease.ipv6_subnet is not None:
+            outer6 = None if lease.public_ipv6 is None else lease.public_ipv6.to_bytes(16, "big")
+            yield Peer(_called(lease), lease.ipv6_subnet, outer6, lease.backend_v6_data)
+
+
+def not_reached(peer: Named, why: object) -> str:
+    """The problem, in words."""
+    return f"{peer.who} ({peer.subnet}) is not reached: {why}"
+
+
+def own_ipv6(endpoint: Endpoint, mine: Collection[IPv4Address | IPv6Address]) -> IPv6Address:
+    """Our PublicIPv6, of `mine`, this host's addresses. Raises ConfigError that says how to come by one."""
+    address = endpoint.public_ipv6
+    if address is None:
+        raise ConfigError(
+            f"the network has IPv6, and interface {endpoint.interface} has no IPv6 address to meet the peers at: give "
+            "it one, name another with --public-ipv6, or take this node's IPv6 subnet away"
+        )
+    if address not in mine:
+        raise ConfigError(f"--public-ipv6: expected an address of this host, got {address}")
+    return address
+
+
+def _called(lease: Lease) -> str:
+    return f"node {lease.node}" if lease.node else f"node {lease.public_address}"
