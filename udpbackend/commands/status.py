@@ -13,7 +13,7 @@ import shutil
 import socket
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
@@ -75,12 +75,21 @@ def fetch(path: Path) -> bytes:
     return body
 
 
-def _ask(path: Path, output: str, palette: Palette) -> tuple[list[str], int]:
-    body = fetch(path)
+def ask(path: Path) -> Report:
+    """The same as a value. Raises NoAnswerError, for a daemon of another version too."""
+    return _read(path, fetch(path))
+
+
+def _read(path: Path, body: bytes) -> Report:
     try:
-        report = msgspec.json.decode(body, type=Report)
+        return msgspec.json.decode(body, type=Report)
     except msgspec.DecodeError as error:
         raise NoAnswerError(f"the daemon on {path} is of another version: {error}") from error
+
+
+def _ask(path: Path, output: str, palette: Palette) -> tuple[list[str], int]:
+    body = fetch(path)
+    report = _read(path, body)
     status = READY if report.verdict.state == "ready" else NOT_READY
     if output == "json":
         return msgspec.json.format(body, indent=2).decode().splitlines(), status
@@ -134,15 +143,19 @@ class _UnixConnection(http.client.HTTPConnection):
 
 def _socket_path(options: argparse.Namespace, environ: Mapping[str, str]) -> Path:
     """Where the daemon answers: found from the same flags and environment, by the same rule as its own."""
-    given = {}
-    for field in ("subnet_file", "status_socket"):
-        variable = "FLANNELD_" + field.upper()
-        text = getattr(options, field)
+    return Settings.read(given(vars(options), ("subnet_file", "status_socket"), environ)).status_socket
+
+
+def given(options: Mapping[str, str | None], fields: Iterable[str], environ: Mapping[str, str]) -> dict[str, Given]:
+    """The texts for those fields of Settings, from flags or else from the variables that the daemon reads."""
+    found = {}
+    for field in fields:
+        variable, text = "FLANNELD_" + field.upper(), options[field]
         if text is not None:
-            given[field] = Given(f"--{field.replace('_', '-')}", (text,))
+            found[field] = Given(f"--{field.replace('_', '-')}", (text,))
         elif environ.get(variable):
-            given[field] = Given(variable, (environ[variable],))
-    return Settings.read(given).status_socket
+            found[field] = Given(variable, (environ[variable],))
+    return found
 
 
 class _Parser(argparse.ArgumentParser):

@@ -1,0 +1,41 @@
+"""Whether the daemon runs and is content: its own verdict, repeated."""
+
+from __future__ import annotations
+
+from udpbackend.doctor.facts import Facts
+from udpbackend.doctor.finding import Finding, Results
+from udpbackend.observe.report import Report
+
+WAITING_CURES = {
+    "the network's configuration": "the registry does not answer, or holds no configuration: look at the daemon's log",
+    "a lease": "the registry gives this node no subnet: look at the daemon's log",
+}
+
+
+async def look(facts: Facts) -> Results:
+    """Not running, not ready, degraded."""
+    if facts.report is None:
+        return [
+            Finding(
+                "down",
+                "no daemon answers on this host",
+                facts.silence,
+                "start it (systemctl start udp-backend, or its pod); where it ends at once, the last line of its log "
+                "says why. If it runs with another --subnet-file or --status-socket, give the doctor the same; and run "
+                "the doctor as root",
+            )
+        ]
+    return judge(facts.report)
+
+
+def judge(report: Report) -> list[Finding]:
+    """What a report says of itself."""
+    verdict = report.verdict
+    if verdict.state == "starting":
+        wait = verdict.text.rpartition("waiting for ")[2]
+        cure = WAITING_CURES.get(wait, "look at the daemon's log")
+        return [Finding("down", "the daemon is not ready", "; ".join(verdict.reasons) or verdict.text, cure)]
+    if verdict.state == "degraded":
+        cure = "mend what each clause names; the daemon goes on by itself as soon as it can"
+        return [Finding("part", "the daemon is degraded", "; ".join(verdict.reasons), cure)]
+    return []

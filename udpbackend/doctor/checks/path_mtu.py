@@ -1,0 +1,115 @@
+"""Whether packets of the overlay's full size get through to the other nodes.
+
+A peer that answers a small echo request with DF is asked with one of the full MTU. Where only that stays unanswered,
+the largest size that passes is looked for by several at once, a few rounds until it is exact. If the daemon has been
+told of the narrow path (ICMP fragmentation needed), senders are told too and TCP gets along; if not, large packets
+vanish.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import NamedTuple
+
+from udpbackend.doctor import peers
+from udpbackend.doctor.echo import WAIT_S, Echo
+from udpbackend.doctor.facts import Facts
+from udpbackend.doctor.finding import Finding, NotChecked, Results, count, named
+from udpbackend.doctor.peers import Asked
+from udpbackend.errors import HostError
+
+ADDED_BYTES = {"vxlan": 50}
+"""What Backend.MTU holds beyond the overlay's MTU; nothing for udp, whose Backend.MTU is the overlay's."""
+SMALL_BYTES = 100
+AT_ONCE = 12
+"""Sizes in one round: 1400 bytes are settled in three."""
+
+WAIT_LEAST_S, PATIENCE = 0.3, 10
+"""An answer is waited for this long, and so many times as long as a small one took."""
+
+
+class Narrow(NamedTuple):
+    """A peer that full packets do not reach."""
+
+    peer: Asked
+    largest: int
+    """That pass, in bytes of the inner packet."""
+
+
+async def look(facts: Facts) -> Results:
+    """Large packets against small ones."""
+    if facts.running is None:
+        return [NotChecked(f"{facts.why_not_running}, so no peer can be asked")]
+    mtu = facts.running[1].overlay_mtu
+    if facts.running[1].overlay_device is None or mtu is None:
+        return [NotChecked(f"the backend {facts.running[0].backend} has no device that could be asked")]
+    asked, unasked = peers.choose(facts.peers)
+    async with Echo(dont_fragment=True) as echo:
+        found = await asyncio.gather(*(_measure(echo, peer, mtu) for peer in asked))
+    narrow = [it for it in found if isinstance(it, Narrow)]
+    if asked and "silent" in found:
+        silent = found.count("silent")
+        unasked = [*unasked, NotChecked(f"{silent} of {len(asked)} peers answer not even small packets")]
+    if not asked:
+        unasked = [NotChecked("there is no other node")]
+    learned = await _learned(facts) if narrow else {}
+    return [*judge(narrow, learned, mtu, facts.running[0].backend), *unasked]
+
+
+def judge(narrow: Sequence[Narrow], learned: Mapping[str, int], mtu: int, backend: str = "udp") -> list[Finding]:
+    """`learned`: what the daemon knows of its peers' paths, in bytes of the outer packet by public IP."""
+    if not narrow:
+        return []
+    told = [it for it in narrow if str(it.peer.public_ip) in learned]
+    lost = [it for it in narrow if it not in told]
+    fitting = min(it.largest for it in narrow) + ADDED_BYTES.get(backend, 0)
+    cure = (
+        f"set Backend.MTU to {fitting} in the network's configuration and restart the daemons, then make the pods "
+        "again; or widen the path"
+    )
+    findings = []
+    if lost:
+        what = f"large packets to {count(len(lost), 'peer')} vanish: the path is narrower than the overlay's MTU"
+        silence = " and let ICMP type 3 code 4 through to the nodes"
+        findings.append(Finding("part", what, _evidence(lost, mtu), cure + silence))
+    if told:
+        what = f"the path to {count(len(told), 'peer')} is narrower than the overlay's MTU: large packets are cut"
+        findings.append(Finding("risk", what, _evidence(told, mtu), cure))
+    return findings
+
+
+def _evidence(narrow: Sequence[Narrow], mtu: int) -> str:
+    return named([f"{it.peer} answers {it.largest} bytes with DF, not {mtu}" for it in narrow])
+
+
+async def _measure(echo: Echo, peer: Asked, mtu: int) -> Narrow | str:
+    """A Narrow, or "silent", or "" where all is well."""
+    small = await echo.ask(peer.overlay, size=SMALL_BYTES)
+    if small.rtt_s is None:
+        return "silent"
+    wait_s = min(WAIT_S, WAIT_LEAST_S + PATIENCE * small.rtt_s)
+    if (await echo.ask(peer.overlay, size=mtu, wait_s=wait_s)).came:
+        return ""
+    passes, fails = SMALL_BYTES, mtu
+    while sizes := between(passes, fails):
+        answers = await asyncio.gather(*(echo.ask(peer.overlay, size=size, tries=2, wait_s=wait_s) for size in sizes))
+        came = [size for size, answer in zip(sizes, answers, strict=True) if answer.came]
+        passes = max(came, default=passes)
+        fails = min((size for size in sizes if size > passes), default=fails)
+    return Narrow(peer, passes)
+
+
+def between(passes: int, fails: int) -> list[int]:
+    """Sizes to try next, in ascending order; none where the two are neighbours."""
+    step = max(1, -((passes - fails) // (AT_ONCE + 1)))  # rounded up
+    return list(range(passes + step, fails, step))
+
+
+async def _learned(facts: Facts) -> dict[str, int]:
+    """Asked anew: what the daemon knows it may have learned from our own requests."""
+    known = facts.peers
+    with suppress(HostError):
+        known = (await facts.ask()).peers
+    return {peer.public_ip: peer.path_mtu for peer in known if peer.path_mtu is not None}

@@ -1,0 +1,119 @@
+"""Whether datagrams get through to the other nodes: each is asked, nothing is guessed.
+
+An echo request goes through the overlay to the peer's flannel0, which is answered behind flanneld as well. Where
+nothing comes back, the peer's host is asked beside the overlay: by a plain echo whether it lives at all, and by a
+single byte to the UDP port whether somebody listens there, since a closed port says so (RFC 1122 4.1.3.1) and a
+filtered one is silent. A daemon drops that byte and counts it; flanneld ignores it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from udpbackend.doctor import peers
+from udpbackend.doctor.echo import Answer, Echo
+from udpbackend.doctor.facts import Facts
+from udpbackend.doctor.finding import Finding, NotChecked, Results, Severity, count, named
+from udpbackend.doctor.peers import Asked, heard
+
+KNOCK = b"\0"
+KNOCKS = 2
+KNOCK_S = 1.0
+
+BLOCKED = (
+    "let that port pass in both directions in every firewall between the nodes and on them, a cloud's security groups "
+    "included; if it does pass, look with `udp-backend status` over there whether the daemon knows this node and drops "
+    "its packets, and whether a firewall there drops echo requests"
+)
+CLOSED = "start the daemon there; if it runs, a firewall there rejects the port, or its Backend.Port is not the same"
+DEAD = (
+    "where all are silent, look at this node's own link and --iface first. If a peer is gone for good, delete its node "
+    "or lease; if it lives, it is known by an address that this node cannot reach: choose its interface with --iface "
+    "or --public-ip there, or open the way between the two"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Silent:
+    """A peer that does not answer through the overlay."""
+
+    peer: Asked
+    overlay: Answer
+    host: Answer
+    """Of a plain echo to its public IP."""
+    closed: bool
+    """Its port has said that nobody listens."""
+
+    def __str__(self) -> str:
+        host = f"its host {self.host}" if self.host.came else f"its host: {self.host}"
+        port = ", its port answers that nobody listens" if self.closed else ""
+        overlay = f"{self.peer.overlay} through the overlay: {self.overlay}"
+        return f"{self.peer}, {heard(self.peer.peer)}: {overlay}, {host}{port}"
+
+
+async def look(facts: Facts) -> Results:
+    """UDP between the nodes."""
+    if facts.running is None:
+        return [NotChecked(f"{facts.why_not_running}, so no peer can be asked")]
+    network, interface = facts.running
+    if interface.overlay_device is None:
+        return [NotChecked(f"the backend {network.backend} has no device that could be asked")]
+    asked, unasked = peers.choose(facts.peers)
+    if not asked:
+        return [NotChecked("there is no other node")]
+    async with Echo() as echo:
+        silent = await asyncio.gather(*(_ask(echo, peer, interface.address, network.port) for peer in asked))
+    return [*judge([it for it in silent if it], len(asked), network.port), *unasked]
+
+
+def judge(silent: Sequence[Silent], asked: int, port: int | None) -> list[Finding]:
+    """A finding for each of the three reasons."""
+    closed = [it for it in silent if it.closed]
+    dead = [it for it in silent if not it.closed and not it.host.came]
+    blocked = [it for it in silent if not it.closed and it.host.came]
+    udp = f"UDP port {port}" if port else "the overlay"
+    rows = (
+        (blocked, f"{udp} is blocked on the way to or from", BLOCKED),
+        (closed, f"nobody listens on {udp} of", CLOSED),
+        (dead, "no answer at all comes from the host of", DEAD),
+    )
+    severity: Severity = "down" if len(silent) == asked > 1 else "part"
+    return [
+        Finding(severity, f"{what} {count(len(found), 'peer')} of {asked} asked", named(list(map(str, found))), cure)
+        for found, what, cure in rows
+        if found
+    ]
+
+
+async def _ask(echo: Echo, peer: Asked, address: str, port: int | None) -> Silent | None:
+    overlay = await echo.ask(peer.overlay)
+    if overlay.came:
+        return None
+    port = peer.peer.port or port
+    host, closed = await asyncio.gather(echo.ask(peer.public_ip), _closed(address, str(peer.public_ip), port))
+    return Silent(peer, overlay, host, closed)
+
+
+async def _closed(address: str, public_ip: str, port: int | None) -> bool:
+    """Whether the port says that it is closed. Asked from the daemon's address, so that filters treat it alike."""
+    if port is None:
+        return False
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as knocking:
+        try:
+            knocking.bind((address, 0))
+            knocking.connect((public_ip, port))
+            for _ in range(KNOCKS):
+                knocking.send(KNOCK)
+                try:
+                    async with asyncio.timeout(KNOCK_S):
+                        await asyncio.get_running_loop().sock_recv(knocking, 1)
+                except TimeoutError:
+                    continue
+        except ConnectionRefusedError:
+            return True
+        except OSError:
+            return False  # not sent: the echo beside this says why
+    return False

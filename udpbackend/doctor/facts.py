@@ -1,0 +1,131 @@
+"""What every check may start from: the daemon's report, subnet.env, the links of this host.
+
+Owns the gathering of it. What only one check needs, that check reads itself. Without a daemon most of it is not known:
+then subnet.env says what the network is, as far as an earlier daemon has written it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from udpbackend.cni import subnetenv
+from udpbackend.doctor.aside import aside
+from udpbackend.errors import HostError
+from udpbackend.host.addresses import read_links
+from udpbackend.host.interface import Link
+from udpbackend.host.netlink import Netlink
+from udpbackend.model import Prefix
+from udpbackend.observe.report import Interface, Network, Peer, Report
+from udpbackend.settings import Settings
+
+FILE_S = 5.0
+"""How long a small file may take to be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class CniFolders:
+    """Where the container runtime looks."""
+
+    conf: Path = Path("/etc/cni/net.d")
+    programs: tuple[Path, ...] = (Path("/opt/cni/bin"),)
+    named: bool = False
+    """Whether the operator has named the first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """One host at one moment."""
+
+    settings: Settings
+    """As given to the doctor, which need not be what the daemon was given."""
+    ask: Callable[[], Awaitable[Report]]
+    """Asks the daemon once more. Raises HostError."""
+    cni: CniFolders = field(default_factory=CniFolders)
+    netlink: Netlink
+    links: tuple[Link, ...] = ()
+    report: Report | None = None
+    silence: str = ""
+    """Without a report: why there is none."""
+    env: subnetenv.SubnetEnv | None = None
+    env_problem: str = ""
+    """Without subnet.env: what is wrong with it, in the CNI plugin's words."""
+
+    @property
+    def network(self) -> Prefix | None:
+        """The overlay network."""
+        if self.report and self.report.network:
+            return Prefix.parse(self.report.network.network)
+        return Prefix.parse(self.env.networks[0]) if self.env and self.env.networks else None
+
+    @property
+    def subnet(self) -> Prefix | None:
+        """Our share of it."""
+        if self.report and self.report.network and self.report.network.subnet:
+            return Prefix.parse(self.report.network.subnet)
+        return Prefix.parse(self.env.subnet) if self.env and self.env.subnet else None
+
+    @property
+    def running(self) -> tuple[Network, Interface] | None:
+        """What the daemon works with; None before it is ready, and without one."""
+        report = self.report
+        if report is None or report.verdict.state == "starting" or not report.network or not report.interface:
+            return None
+        return report.network, report.interface
+
+    @property
+    def why_not_running(self) -> str:
+        """Why `running` is None."""
+        return "the daemon is not ready yet" if self.report else "no daemon answers"
+
+    @property
+    def peers(self) -> list[Peer]:
+        """The other nodes, as the daemon knows them."""
+        return self.report.peers if self.report else []
+
+    @property
+    def kubernetes(self) -> bool:
+        """Whether Kubernetes is the registry: by the daemon's word, by flags, or because this is a pod."""
+        given = self.settings
+        if given.kube_subnet_mgr or given.kube_api_url or given.kubeconfig_file:
+            return True
+        if self.report:
+            return self.report.registry.kind == "kube"
+        return bool(os.environ.get("KUBERNETES_SERVICE_HOST"))
+
+
+async def gather(settings: Settings, cni: CniFolders, netlink: Netlink, ask: Callable[[], Awaitable[Report]]) -> Facts:
+    """Reads all of it. Raises HostError where not even the links can be read."""
+    report, silence = None, ""
+    try:
+        report = await ask()
+    except HostError as error:
+        silence = str(error)
+    env, env_problem = await _subnet_env(settings.subnet_file)
+    return Facts(
+        settings=settings,
+        ask=ask,
+        cni=cni,
+        netlink=netlink,
+        links=await read_links(netlink),
+        report=report,
+        silence=silence,
+        env=env,
+        env_problem=env_problem,
+    )
+
+
+async def _subnet_env(path: Path) -> tuple[subnetenv.SubnetEnv | None, str]:
+    try:
+        async with asyncio.timeout(FILE_S):
+            return await _load(os.fspath(path)), ""
+    except TimeoutError:
+        return None, f"{path} cannot be read: nothing has come within {FILE_S:g} s"
+    except ValueError as error:
+        return None, str(error)
+
+
+_load = aside(subnetenv.load)
