@@ -136,6 +136,7 @@ class Daemon:
         undo.pop_all()
         run.waits_for = None
         _ready(config, endpoint, lease, backend, len(first.leases))
+        del first  # or thousands of leases would be kept that the next snapshot replaces
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(_follow(run, backend, snapshots), name="registry")

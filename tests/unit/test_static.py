@@ -97,7 +97,7 @@ class Watched:
         self.snapshots = asyncio.Queue()
 
     async def _run(self):
-        async with contextlib.aclosing(self.subnets.edits(self.first, self.own)) as changes:
+        async with contextlib.aclosing(self.subnets.edits(self.own)) as changes:
             async for snapshot in changes:
                 self.snapshots.put_nowait(snapshot)
 

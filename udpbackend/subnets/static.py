@@ -75,8 +75,7 @@ class StaticSubnets:
 
     async def open(self) -> NetworkConfig:
         """Reads and checks the file."""
-        self._file = await asyncio.to_thread(self.load)
-        return self._file.config
+        return (await asyncio.to_thread(self.load)).config
 
     async def held(self, public_ip: IPv4Address) -> Lease | None:
         """The lease the file gives this host."""
@@ -88,9 +87,8 @@ class StaticSubnets:
 
     async def watch(self, own: Lease) -> AsyncGenerator[Snapshot, None]:
         """The leases of the file, and again after each good edit that changes them."""
-        first = self._file
-        yield self.snapshot(first)
-        async for snapshot in self.edits(first, own):
+        yield self.snapshot(self._file)
+        async for snapshot in self.edits(own):
             yield snapshot
 
     async def run(self) -> None:
@@ -109,13 +107,13 @@ class StaticSubnets:
 
     def load(self) -> StaticFile:
         """Reads and checks the file now. Raises ConfigError, or HostError if it cannot be read."""
-        file = self._read()
+        self._file = file = self._read()
         self._revision += 1
         self._last_sync = time.time()
         return file
 
     def snapshot(self, file: StaticFile) -> Snapshot:
-        """The leases of a file just loaded; `edits` yields only what comes after them."""
+        """The leases of a file; `edits` yields only what comes after those that were loaded."""
         return Snapshot(file.leases, self._revision)
 
     def own(self, file: StaticFile, public_ip: IPv4Address) -> Lease:
@@ -138,12 +136,12 @@ class StaticSubnets:
             )
         return lease
 
-    async def edits(self, first: StaticFile, own: Lease) -> AsyncGenerator[Snapshot, None]:
+    async def edits(self, own: Lease) -> AsyncGenerator[Snapshot, None]:
         """Yields the leases after each good edit that changes them; never ends by itself.
 
-        `first` is what the caller works with already, `own` this host's lease in it.
+        `own` is this host's lease in the file that was loaded last.
         """
-        current, seen, settled, retry = first, first.stamp, False, False
+        config, seen, settled, retry = self._file.config, self._file.stamp, False, False
         while True:
             await asyncio.sleep(POLL_S)
             stamp, found = await asyncio.to_thread(self._look, None if retry or not settled else seen)
@@ -155,7 +153,7 @@ class StaticSubnets:
             try:
                 if not isinstance(found, StaticFile):
                     raise found
-                self._require_followable(first, own, found)
+                self._require_followable(config, own, found)
             except RestartNeededError as error:
                 self._degrade(f"restart needed: {error}")
             except (ConfigError, HostError) as error:
@@ -163,10 +161,10 @@ class StaticSubnets:
                     self._degrade(str(error))
             else:
                 self._recover()
-                if found.leases != current.leases:
-                    current = found
+                if found.leases != self._file.leases:
+                    self._file = found
                     self._revision += 1
-                    yield self.snapshot(current)
+                    yield self.snapshot(found)
 
     def _look(self, seen: Stamp | None) -> tuple[Stamp, StaticFile | ConfigError | HostError | None]:
         """What the file holds, unless its stamp is `seen`. Runs in a thread: the disk may be slow."""
@@ -194,9 +192,11 @@ class StaticSubnets:
         digest = hashlib.sha256(data).digest()
         if self._parsed is None or digest != self._digest:  # a second look at one content costs no second parsing
             try:
-                self._parsed, self._digest = parse_nodes(data), digest
+                config, leases = parse_nodes(data)
             except ConfigError as error:
                 raise ConfigError(f"{self._path}: {error}") from None
+            known = self._parsed[1] if self._parsed else ()
+            self._parsed, self._digest = (config, _shared(leases, known)), digest
         return StaticFile(*self._parsed, _stamp(status))
 
     def _find(self, file: StaticFile, public_ip: int) -> Lease | None:
@@ -204,9 +204,9 @@ class StaticSubnets:
             return next((lease for lease in file.leases if lease.node == self._node_name), None)
         return next((lease for lease in file.leases if lease.public_ip == public_ip), None)
 
-    def _require_followable(self, first: StaticFile, own: Lease, new: StaticFile) -> None:
+    def _require_followable(self, old: NetworkConfig, own: Lease, new: StaticFile) -> None:
         """Raises RestartNeededError for what is settled when the daemon starts."""
-        old, config = first.config, new.config
+        config = new.config
         for name, before, after in (
             ("Network", old.network, config.network),
             ("SubnetLen", old.subnet_len, config.subnet_len),
@@ -242,6 +242,13 @@ class StaticSubnets:
             log.info("%s is good again", self._path)
         self._degraded = None
         self._last_sync = time.time()
+
+
+def _shared(leases: tuple[Lease, ...], known: tuple[Lease, ...]) -> tuple[Lease, ...]:
+    """The leases, those that were known already being the same objects: an edit of one of 65,536 is no second copy."""
+    by_subnet = {lease.subnet.address: lease for lease in known}
+    found = ((lease, by_subnet.get(lease.subnet.address)) for lease in leases)
+    return tuple(old if old == new else new for new, old in found)
 
 
 def _stamp(status: os.stat_result) -> Stamp:
