@@ -8,6 +8,7 @@
  * `lock` is for the control side alone: publishers, readers of peers, and opening and closing queues.
  */
 #include <errno.h>
+#include <malloc.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdlib.h>
@@ -22,6 +23,7 @@
 
 #define RUN_BUDGET_NS 50000000LL
 #define RUN_LINGER_NS 3600000000000LL /* a worker has nothing else to do */
+#define LARGE_TABLE 4096 /* routes */
 #define EVEN_THEN UINT64_MAX /* in place of a generation: this queue held nothing when the table was retired */
 
 struct retired {
@@ -184,6 +186,11 @@ int udpb_publish(struct udpb *u, const struct udpb_route *routes, size_t count)
 		reclaim(u);
 	}
 	pthread_mutex_unlock(&u->lock);
+#ifdef __GLIBC__
+	/* Whoever publishes so many has just made and dropped a multiple of them; glibc would keep that for ever. */
+	if (count >= LARGE_TABLE)
+		malloc_trim(0);
+#endif
 	return error;
 }
 

@@ -186,17 +186,19 @@ class StaticSubnets:
                 status = os.fstat(opened.fileno())  # before reading: a write in between shows as a new stamp
                 if not stat.S_ISREG(status.st_mode):
                     raise HostError(f"cannot read {self._path}: expected a regular file")
+                # A second look at one content costs neither its memory nor its parsing.
+                if self._parsed is not None and hashlib.file_digest(opened, hashlib.sha256).digest() == self._digest:
+                    return StaticFile(*self._parsed, _stamp(status))
+                opened.seek(0)
                 data = opened.read()
         except OSError as error:
             raise _unreadable(self._path, error) from None
-        digest = hashlib.sha256(data).digest()
-        if self._parsed is None or digest != self._digest:  # a second look at one content costs no second parsing
-            try:
-                config, leases = parse_nodes(data)
-            except ConfigError as error:
-                raise ConfigError(f"{self._path}: {error}") from None
-            known = self._parsed[1] if self._parsed else ()
-            self._parsed, self._digest = (config, _shared(leases, known)), digest
+        try:
+            config, leases = parse_nodes(data)
+        except ConfigError as error:
+            raise ConfigError(f"{self._path}: {error}") from None
+        known = self._parsed[1] if self._parsed else ()
+        self._parsed, self._digest = (config, _shared(leases, known)), hashlib.sha256(data).digest()
         return StaticFile(*self._parsed, _stamp(status))
 
     def _find(self, file: StaticFile, public_ip: int) -> Lease | None:
