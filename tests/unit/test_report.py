@@ -68,6 +68,12 @@ def test_a_start_names_what_it_waits_for_and_needs_no_host():
     jsonschema.validate(json.loads(msgspec.json.encode(report)), json.loads(SCHEMA.read_text()))
 
 
+def test_a_start_says_why_it_waits():
+    away = RegistryView(kind="etcd", source="http://192.0.2.9:2379", degraded="no endpoint answers")
+    verdict = build(facts(waiting_for="a lease", registry=away)).verdict
+    assert verdict.text == "starting, waiting for a lease, registry: no endpoint answers"
+
+
 def test_peers_join_leases_and_counters_by_address():
     first, second = build(facts()).peers
     assert (first.node, first.subnets, first.path_mtu) == ("beta", ["10.5.2.0/24", "10.5.4.0/24"], 1400)

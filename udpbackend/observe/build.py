@@ -78,10 +78,10 @@ def seen(peers: Sequence[report.Peer]) -> int:
 
 def _verdict(facts: Facts, peers: Sequence[report.Peer]) -> report.Verdict:
     if facts.waiting_for is not None:
-        text = f"starting, waiting for {facts.waiting_for}"
-        return report.Verdict(
-            state="starting", text=text, reasons=[f"waiting for {facts.waiting_for}", *facts.problems]
-        )
+        reasons = [f"waiting for {facts.waiting_for}", *facts.problems]
+        if facts.registry.degraded is not None:
+            reasons.append(f"registry: {facts.registry.degraded}")
+        return report.Verdict(state="starting", text=f"starting, {', '.join(reasons)}", reasons=reasons)
     reasons = list(facts.problems)
     if facts.registry.degraded is not None:
         reasons.append(f"registry: {facts.registry.degraded}")
