@@ -155,6 +155,28 @@ def test_two_hosts_and_a_third(three):
         three.reach(here, there)
 
 
+def test_vxlan_keeps_its_mac_in_the_lease():
+    """The lease says the VTEP's MAC in flannel's bytes, and a device that is made anew gets the same one."""
+    with scenery() as scene:
+        scene.config = {"Network": NETWORK, "SubnetLen": 24, "Backend": {"Type": "vxlan"}}
+        scene.configure()
+        scene.start("a", "b")
+        a, b = scene.lab.hosts
+        until(lambda: b.subnet in a.namespace.run("ip", "route"), FOLLOWED_S, "a does not follow b")
+        scene.reach("a", "b")
+        keys = scene.keys()
+        [link] = json.loads(a.namespace.run("ip", "-j", "link", "show", "flannel.1"))
+        assert keys["10.5.1.0-24"] == (
+            '{"PublicIP":"192.168.77.1","PublicIPv6":null,"BackendType":"vxlan",'
+            f'"BackendData":{{"VNI":1,"VtepMAC":"{link["address"]}"}}}}'
+        )
+        scene.overlay.stop(a)
+        a.namespace.run("ip", "link", "delete", "flannel.1")
+        scene.start("a")
+        scene.reach("b", "a")
+        assert scene.keys() == keys
+
+
 def test_the_subnet_file_is_sourced_as_scripts_do(pair):
     b = pair.lab.host("b")
     names = "$FLANNEL_NETWORK $FLANNEL_SUBNET $FLANNEL_MTU $FLANNEL_IPMASQ"

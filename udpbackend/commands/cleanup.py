@@ -1,7 +1,13 @@
-"""`udp-backend cleanup`: removes what a daemon has left on this host.
+"""`udp-backend cleanup`: removes what a daemon has left on this host, ours or flannel's.
 
-Owns the order and the words; each part knows its own leftovers. Must not touch what a running daemon or another program
-uses, and does not load the daemon.
+Owns the order, the table and what is done about failures; each part knows its own leftovers. Must not touch what a
+running daemon or another program uses, and does not load the daemon. Exit status: 0 all went that was to go, 1 not all,
+2 usage.
+
+Theory of operation: each part says what there is and how it goes, and changes nothing. What another overlay's daemon
+may use as its own is left alone where one runs, or where that cannot be seen. All is shown before the first thing is
+removed, and a failure stops nothing but the subnet file: cni0 and the lease are known by it, so it goes last, and only
+if all else went.
 """
 
 from __future__ import annotations
@@ -10,19 +16,164 @@ import argparse
 import asyncio
 import os
 import socket
-import stat
 import sys
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
-from udpbackend.errors import HostError, UsageError
+from udpbackend.commands.cleanup_files import files
+from udpbackend.commands.status import given
+from udpbackend.commands.table import printable, table
+from udpbackend.errors import ConfigError, HostError, UdpBackendError, UsageError
+from udpbackend.host.addresses import local_addresses
 from udpbackend.host.flannel0 import OverlayLink, Presence
+from udpbackend.host.leftovers_devices import Device, bridge, overlay_devices, read_devices
+from udpbackend.host.leftovers_item import Leftover
+from udpbackend.host.leftovers_rules import routes, rules
+from udpbackend.host.leftovers_users import OURS, in_the_dark, overlays
 from udpbackend.host.netlink import Netlink
+from udpbackend.model import Prefix
 from udpbackend.settings import Given, Settings
+from udpbackend.subnets.envfile import read_env, subnets_of
 
 CONNECT_S = 1.0
-FLAGS = {"subnet-file": "subnet_file", "status-socket": "status_socket"}
+
+FLAGS = {
+    "subnet_file": ("FILE", "the daemon's (default /run/flannel/subnet.env)"),
+    "status_socket": ("FILE", "the daemon's (default: the subnet file ending in .sock)"),
+    "etcd_endpoints": ("URLS", "look there for this host's lease as well"),
+    "etcd_prefix": ("PATH", "where its keys begin (default /coreos.com/network)"),
+    "etcd_keyfile": ("FILE", "private key of the client's certificate"),
+    "etcd_certfile": ("FILE", "the client's certificate"),
+    "etcd_cafile": ("FILE", "certificates that etcd's own is checked with"),
+    "etcd_username": ("NAME", "user of etcd"),
+    "etcd_password": ("TEXT", "its password"),
+}
+"""Fields of Settings that matter here: each is read from the flag, or from the variable that the daemon reads."""
+
+
+def run(argv: Sequence[str]) -> int:
+    """Shows what is left over, removes it unless --dry-run is given, and says what it has done."""
+    options = _parser().parse_args(argv)
+    told = given(vars(options), FLAGS, os.environ)
+    return asyncio.run(_clean(told, dry_run=options.dry_run))
+
+
+async def _clean(told: Mapping[str, Given], *, dry_run: bool) -> int:
+    settings = Settings.read(told)
+    _refuse_a_daemon(settings.status_socket)
+    async with Netlink() as netlink:
+        if (state := await OverlayLink(netlink).inspect()).presence is Presence.IN_USE:
+            raise HostError(f"flannel0 is in use: a daemon holds {state.queues} queue(s) of it; stop it first")
+        devices = await read_devices(netlink)
+        lease = any(field.startswith("etcd_") for field in told)
+        found, failed = await _find(netlink, settings, devices, lease=lease)
+        found = [_claimed(it, _claim(devices)) for it in found]
+        if found:
+            rows = [(what, it.why, it.action) for it in found for what in it.what]
+            print("\n".join(table(("WHAT", "WHY", "ACTION"), rows)), end="\n\n", flush=True)
+        going = [it for it in found if not it.alone]
+        if dry_run:
+            print("nothing was removed: --dry-run" if going else "nothing to clean up")
+        elif going:
+            failed += await _remove(going, failed=bool(failed))
+        elif not failed:
+            print("nothing to clean up")
+    for failure in failed:
+        sys.stderr.write(f"udp-backend: {printable(failure)}\n")
+    return int(bool(failed))
+
+
+async def _find(
+    netlink: Netlink, settings: Settings, devices: Sequence[Device], *, lease: bool
+) -> tuple[list[Leftover], list[str]]:
+    """What there is, in the order in which it goes, and what could not be looked at."""
+    found, failed = list(overlay_devices(netlink, devices)), list[str]()
+    env: Mapping[str, str] = {}
+    try:
+        env = read_env(settings.subnet_file)
+    except HostError as error:
+        failed.append(str(error))
+    subnets, networks = subnets_of(env), networks_of(env)
+    found += bridge(netlink, devices, subnets)
+    indexes = {it.index for it in devices if it.ours or it.name.startswith("flannel")}
+    parts: list[Callable[[], Awaitable[list[Leftover]]]] = [partial(routes, netlink, networks, subnets, indexes), rules]
+    if lease:
+        parts.append(partial(_leases, netlink, settings, subnets))
+    parts.append(partial(files, settings))
+    for part in parts:
+        try:
+            found += await part()
+        except UsageError:
+            raise
+        except UdpBackendError as error:
+            failed.append(str(error))
+    return found, failed
+
+
+async def _leases(netlink: Netlink, settings: Settings, subnets: Sequence[Prefix]) -> list[Leftover]:
+    from udpbackend.commands.cleanup_lease import leases  # noqa: PLC0415  (gRPC takes longer to load than all the rest)
+
+    return await leases(settings, subnets, await local_addresses(netlink))
+
+
+def networks_of(env: Mapping[str, str]) -> list[Prefix]:
+    """The overlay's networks, from the variables of a subnet file; what is none is passed over."""
+    found = []
+    for name in ("FLANNEL_NETWORK", "FLANNEL_IPV6_NETWORK"):
+        for text in env.get(name, "").split(","):
+            try:
+                found.append(Prefix.parse(text, mask=True))
+            except ConfigError:
+                continue
+    return found
+
+
+async def _remove(going: Sequence[Leftover], *, failed: bool) -> list[str]:
+    """One after the other; what could not be removed."""
+    failures: list[str] = []
+    for it in going:
+        if it.clue and (failed or failures):
+            print(f"kept {it.what[0]}: what is still there is known by it")
+            continue
+        try:
+            await it.remove()
+        except UdpBackendError as error:
+            failures.append(str(error))
+        else:
+            print("\n".join(f"removed {printable(what)}" for what in it.what), flush=True)
+    return failures
+
+
+def _claim(devices: Sequence[Device]) -> str:
+    """Why what another overlay could use is left alone; empty where none runs."""
+    if others := [program for program in overlays() if program.name != OURS]:
+        return f"perhaps in use by {others[0]}"
+    if tun := next((it for it in devices if it.foreign_tun), None):
+        return f"perhaps in use: {tun.name} shows that flanneld runs, or another program like it"
+    return in_the_dark()
+
+
+def _claimed(leftover: Leftover, claim: str) -> Leftover:
+    return replace(leftover, alone=claim) if claim and leftover.shared and not leftover.alone else leftover
+
+
+def _refuse_a_daemon(path: Path) -> None:
+    """Raises HostError if a daemon of ours runs: all there is may be its own."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(CONNECT_S)
+        try:
+            probe.connect(os.fspath(path))
+        except (FileNotFoundError, ConnectionRefusedError):
+            pass
+        except OSError as error:
+            raise HostError(f"cannot tell whether a daemon answers on {path}: {error.strerror or error}") from error
+        else:
+            raise HostError(f"a daemon is running: it answers on {path}; stop it first")
+    if running := [program for program in overlays() if program.name == OURS]:
+        raise HostError(f"a daemon is running: {running[0]}; stop it first")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -30,80 +181,18 @@ class _Parser(argparse.ArgumentParser):
         raise UsageError(f"cleanup: {message}")
 
 
-def run(argv: Sequence[str]) -> int:
-    """Cleans up and prints a line for each thing removed."""
-    settings = _read(argv)
-    removed = asyncio.run(_clean(settings))
-    print("\n".join(removed) or "nothing to clean up")
-    return 0
-
-
-def _read(argv: Sequence[str]) -> Settings:
-    """The two paths, from the flags or from the variables that the daemon reads."""
+def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="udp-backend cleanup",
-        description="Removes flannel0 with its address and routes, the subnet file and the status socket of a daemon "
-        "that has ended. What is in use, or another program's, is left alone.",
+        description="Shows what an overlay of ours or flannel's has left on this host (devices, routes, rules, files), "
+        "then removes it. What is in use, or may be another program's, is left alone. The lease in etcd is looked for "
+        "only if a flag or a variable says where etcd is. A flag that is not given is read from the environment: "
+        "FLANNELD_SUBNET_FILE for --subnet-file.",
+        epilog="Exit status: 0 all went that was to go, 1 not all, 2 usage.",
         allow_abbrev=False,
     )
-    parser.add_argument("-subnet-file", "--subnet-file", metavar="FILE", help="default /run/flannel/subnet.env")
-    parser.add_argument("-status-socket", "--status-socket", metavar="FILE", help="default: the same, ending in .sock")
-    options = vars(parser.parse_args(argv))
-    given = {}
-    for flag, field in FLAGS.items():
-        variable = "FLANNELD_" + field.upper()
-        if options[field] is not None:
-            given[field] = Given(f"--{flag}", (options[field],))
-        elif os.environ.get(variable):
-            given[field] = Given(variable, (os.environ[variable],))
-    return Settings.read(given)
-
-
-async def _clean(settings: Settings) -> list[str]:
-    removed = []
-    if _listening(settings.status_socket):
-        raise HostError(f"a daemon is running: it answers on {settings.status_socket}; stop it first")
-    async with Netlink() as netlink:
-        link = OverlayLink(netlink)
-        state = await link.inspect()
-        if state.presence is Presence.IN_USE:
-            raise HostError(f"{link.name} is in use: a daemon holds {state.queues} queue(s) of it; stop it first")
-        if state.presence is Presence.OURS and await link.remove():
-            removed.append(f"removed the device {link.name} with its address and routes")
-    if state.presence is Presence.FOREIGN:
-        # The subnet file is then most likely the other program's too.
-        sys.stderr.write(f"left alone: {link.name} and {settings.subnet_file}: {state.why}\n")
-    elif _unlink(settings.subnet_file):
-        removed.append(f"removed {settings.subnet_file}")
-    if _is_socket(settings.status_socket) and _unlink(settings.status_socket):
-        removed.append(f"removed {settings.status_socket}")
-    return removed
-
-
-def _listening(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(CONNECT_S)
-        try:
-            probe.connect(os.fspath(path))
-        except (FileNotFoundError, ConnectionRefusedError):
-            return False
-        except OSError as error:
-            raise HostError(f"cannot tell whether a daemon answers on {path}: {error.strerror or error}") from error
-    return True
-
-
-def _is_socket(path: Path) -> bool:
-    try:
-        return stat.S_ISSOCK(path.lstat().st_mode)
-    except OSError:
-        return False
-
-
-def _unlink(path: Path) -> bool:
-    try:
-        path.unlink()
-    except FileNotFoundError:
-        return False
-    except OSError as error:
-        raise HostError(f"cannot remove {path}: {error.strerror}") from error
-    return True
+    parser.add_argument("-dry-run", "--dry-run", action="store_true", help="only show it")
+    for field, (metavar, words) in FLAGS.items():
+        flag = field.replace("_", "-")
+        parser.add_argument(f"-{flag}", f"--{flag}", metavar=metavar, help=words)
+    return parser

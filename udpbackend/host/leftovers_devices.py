@@ -7,7 +7,8 @@ Owns the rules by which one is known, pure functions over plain data, and its re
   vanishes with flanneld; so one without our mark is somebody's, and that flanneld may be running is taken from it.
 - Any other device named flannel* is left alone, as is one that is a port of a bridge.
 - cni0 is left over if it has an address that is not in this node's subnet: the bridge plugin refuses to use it then.
-  With pods attached it is in use. Where nothing says what the subnet is, it may be another network's: left alone.
+  With pods attached it is in use. Where nothing says what the subnet is, it may be another network's: left alone, and
+  not even shown with pods attached.
 """
 
 from __future__ import annotations
@@ -87,7 +88,7 @@ def overlay_devices(netlink: Netlink, devices: Sequence[Device]) -> Iterator[Lef
             continue
         why = "udp-backend has made it" if it.ours else f"flannel makes a {it.kind} device of this name"
         yield Leftover(
-            (f"device {it.name} with its addresses and routes",),
+            (f"device {it.name}",),
             why if it.ours or it.flannels else "its name begins as flannel's do",
             partial(_delete, netlink, it),
             alone=_in_use(it, devices),
@@ -98,16 +99,17 @@ def overlay_devices(netlink: Netlink, devices: Sequence[Device]) -> Iterator[Lef
 def bridge(netlink: Netlink, devices: Sequence[Device], subnets: Sequence[Prefix]) -> Iterator[Leftover]:
     """cni0, if it is left over. `subnets`: this node's, none where nothing says what they are."""
     for it in devices:
-        if it.name != BRIDGE or not (astray := stray_addresses(it, subnets)):
-            continue
         ports = [port.name for port in devices if port.bridge == it.index]
+        astray = stray_addresses(it, subnets)
+        if it.name != BRIDGE or not astray or (ports and not subnets):
+            continue
         alone = "" if it.kind == "bridge" else f"it is a {it.kind or 'hardware'} device, expected a bridge"
         if ports:
             alone = f"in use: {', '.join(ports)} attached"
         elif not subnets:
             alone = "it may be another network's: no subnet file says what this node's subnet is"
         why = f"it has {', '.join(map(str, astray))}, the subnet is {', '.join(map(str, subnets)) or 'unknown'}"
-        yield Leftover((f"bridge {BRIDGE} with its addresses and routes",), why, partial(_delete, netlink, it), alone)
+        yield Leftover((f"bridge {BRIDGE}",), why, partial(_delete, netlink, it), alone)
 
 
 def stray_addresses(device: Device, subnets: Sequence[Prefix]) -> list[IPv4Address | IPv6Address]:
@@ -138,8 +140,8 @@ def _in_use(device: Device, devices: Sequence[Device]) -> str:
 async def _delete(netlink: Netlink, device: Device) -> None:
     async def work(ip: Any) -> None:
         with failing(f"remove {device.name}"):
-            if device.name == BRIDGE and any(it.get_attr("IFLA_MASTER") == device.index for it in await rtnetlink.links(ip)):
-                raise HostError(f"cannot remove {device.name}: a pod has just been attached to it")
+            if any(link.get_attr("IFLA_MASTER") == device.index for link in await rtnetlink.links(ip)):
+                raise HostError(f"cannot remove {device.name}: another device has just been attached to it")
             await ip.link("del", index=device.index)
 
     await netlink.call(work)

@@ -52,13 +52,14 @@ def in_the_dark(proc: Path = PROC) -> str:
     kernel, or, being a container itself, an init.
     """
     try:
-        first = proc.joinpath("self/ns/pid").readlink()
-        shared = proc.joinpath("1/ns/net").readlink() == proc.joinpath("self/ns/net").readlink()
-        init = proc.joinpath("1/comm").read_text(errors="replace").strip()
+        if str((proc / "self/ns/pid").readlink()) == FIRST_PIDS:
+            return ""
+        if (proc / "1/ns/net").readlink() != (proc / "self/ns/net").readlink():
+            return ""
+        if (proc / "1/comm").read_text(errors="replace").strip() in INITS:
+            return ""
     except OSError as error:
         return f"perhaps in use: who runs here cannot be seen: {error.strerror}"
-    if str(first) == FIRST_PIDS or not shared or init in INITS:
-        return ""
     return "perhaps in use: this container does not see the host's processes"
 
 
