@@ -17,6 +17,14 @@ from udpbackend.errors import ConfigError
 WIDTH = {4: 32, 6: 128}
 """Address width in bits by IP version."""
 
+LONGEST_SUBNET = {4: 30, 6: 126}
+"""By IP version, the fewest addresses of use to a node: the overlay device's, the bridge's and one pod's."""
+
+
+def can_be_a_hosts(address: int) -> bool:
+    """Whether an IPv4 address (host order) can be one: not this host, loopback, multicast or reserved."""
+    return address >> 24 not in (0, 127) and address >> 28 < 14
+
 
 class Prefix(msgspec.Struct, frozen=True, order=True, gc=False):
     """An IPv4 or IPv6 network: `address` is an integer in host order with all host bits zero."""

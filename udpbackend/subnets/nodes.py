@@ -13,11 +13,8 @@ from typing import Any, Literal
 
 from udpbackend.errors import ConfigError
 from udpbackend.gojson import Fields, decode, shown
-from udpbackend.model import Lease, NetworkConfig, Prefix
+from udpbackend.model import LONGEST_SUBNET, Lease, NetworkConfig, Prefix, can_be_a_hosts
 from udpbackend.subnets.config import read_config
-
-LONGEST_SUBNET = {4: 30, 6: 126}
-"""By IP version, the fewest addresses of use to a node: flannel0's, the bridge's and one pod's."""
 
 Key = Literal["Subnet", "IPv6Subnet"]
 
@@ -68,7 +65,7 @@ def _public_ip(node: Fields) -> int:
         address = IPv4Address(text)
     except ValueError:
         address = IPv4Address(0)
-    if int(address) >> 24 in (0, 127) or int(address) >> 28 >= 14:  # this host, loopback, multicast, reserved
+    if not can_be_a_hosts(int(address)):
         got = repr(text) if text else "nothing"
         raise ConfigError(f"{node.place('PublicIP')}: expected the IPv4 address of a host, got {got}")
     return int(address)

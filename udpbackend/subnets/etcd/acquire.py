@@ -15,7 +15,7 @@ from ipaddress import IPv4Address
 from random import Random, SystemRandom
 
 from udpbackend.errors import RegistryError
-from udpbackend.model import Attributes, Lease, NetworkConfig, Prefix
+from udpbackend.model import LONGEST_SUBNET, Attributes, Lease, NetworkConfig, Prefix
 from udpbackend.subnets.allocate import choose, fits
 from udpbackend.subnets.etcd.keys import encode
 from udpbackend.subnets.etcd.own import Own, Writer, rival
@@ -28,9 +28,6 @@ TRIES = 50
 start at once."""
 
 LONGEST_PAUSE_S = 2.0
-
-LONGEST_RESERVED = {4: 30, 6: 126}
-"""By IP version, the fewest addresses of use to a node: flannel0's, the bridge's and one pod's."""
 
 
 class Acquirer:
@@ -102,7 +99,7 @@ class Acquirer:
         """SubnetMin, SubnetMax and SubnetLen bind what is given out by itself, not what an administrator gives."""
         networks = (self._config.network, self._config.ipv6.network if self._config.ipv6 else None)
         return all(
-            network is not None and network.contains(subnet) and subnet.bits <= LONGEST_RESERVED[subnet.version]
+            network is not None and network.contains(subnet) and subnet.bits <= LONGEST_SUBNET[subnet.version]
             for network, subnet in zip(networks, lease.subnets, strict=False)
         )
 

@@ -15,7 +15,7 @@ import msgspec
 
 from udpbackend.errors import ConfigError
 from udpbackend.gojson import shown
-from udpbackend.model import Attributes, Lease, Prefix
+from udpbackend.model import Attributes, Lease, Prefix, can_be_a_hosts
 
 SUBNET = re.compile(r"([0-9.]{7,15})-([0-9]{1,2})(?:&([0-9a-f:]{2,39})-([0-9]{1,3}))?")
 
@@ -114,7 +114,7 @@ def _public_ip(text: str) -> int:
         address = int(IPv4Address(text))
     except ValueError:
         address = 0
-    if address >> 24 in (0, 127) or address >> 28 >= 14:  # this host, loopback, multicast, reserved
+    if not can_be_a_hosts(address):
         raise ConfigError(f"PublicIP: expected the IPv4 address of a host, got {shown(text) if text else 'nothing'}")
     return address
 

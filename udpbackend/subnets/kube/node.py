@@ -11,9 +11,8 @@ from ipaddress import IPv4Address, IPv6Address
 import msgspec
 
 from udpbackend.errors import ConfigError
-from udpbackend.model import Lease, NetworkConfig, Prefix
+from udpbackend.model import LONGEST_SUBNET, Lease, NetworkConfig, Prefix, can_be_a_hosts
 from udpbackend.subnets.kube.annotations import NOTHING, Names, address_of
-from udpbackend.subnets.nodes import LONGEST_SUBNET
 
 
 class Metadata(msgspec.Struct, frozen=True, rename="camel"):
@@ -131,7 +130,7 @@ def _public_ip(said: dict[str, str], name: str, network: Prefix) -> IPv4Address:
     address = address_of(IPv4Address, said, name)
     if address is None:
         raise ConfigError(f"annotation {name}: expected an IPv4 address, got nothing")
-    if int(address) >> 24 in (0, 127) or int(address) >> 28 >= 14:  # this host, loopback, multicast, reserved
+    if not can_be_a_hosts(int(address)):
         raise ConfigError(f"annotation {name}: expected the IPv4 address of a host, got {address}")
     if network.holds(address):
         raise ConfigError(f"annotation {name}: {address} is inside the Network {network}, expected one outside of it")
