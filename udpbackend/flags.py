@@ -64,6 +64,7 @@ FLAGS = {
     "iptables-resync": Flag("iptables_resync", "SEC", "seconds between looks at the rules (default 5)"),
     "ip-blackhole-route": Flag("ip_blackhole_route", "", "unused addresses of the own subnet lead nowhere"),
     "workers": Flag("workers", "N", "threads that move packets, or auto; 0 (default): the event loop does"),
+    "worker-cpus": Flag("worker_cpus", "LIST", "cores to bind these threads to, in turn, like 0,2-3"),
     "source-ports": Flag("source_ports", "N", "further UDP ports to send from, chosen by flow (default 0)"),
     "source-check": Flag("source_check", "HOW", "what a received packet must show: subnet (default), peer or off"),
     "status-socket": Flag("status_socket", "FILE", "where `status` asks (default: the subnet file ending in .sock)"),

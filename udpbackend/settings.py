@@ -114,6 +114,9 @@ class Settings:
     workers: int = 0
     """Threads that turn a queue each, 0 to 16; with 0 the event loop turns the only queue."""
 
+    worker_cpus: tuple[int, ...] = ()
+    """Cores that these threads are bound to, in turn; none: the kernel chooses."""
+
     source_ports: int = 0
     """Further UDP ports to send from, 0 to 15, so that the receiver's card and kernel can spread flows."""
 
@@ -131,6 +134,8 @@ class Settings:
             )
         if self.static_subnets is not None and self.kube_subnet_mgr:
             raise UsageError("--static-subnets and --kube-subnet-mgr are two registries: expected one of them")
+        if self.worker_cpus and not self.workers:
+            raise UsageError("--worker-cpus is of no use without --workers: there is no thread to bind")
         for one, other in (("keyfile", "certfile"), ("certfile", "keyfile"), ("password", "username")):
             if getattr(self, f"etcd_{one}") is not None and getattr(self, f"etcd_{other}") is None:
                 raise UsageError(f"--etcd-{one} is of no use without --etcd-{other}: expected both or neither")

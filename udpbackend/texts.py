@@ -113,6 +113,23 @@ def _workers(text: str) -> int:
     return _whole(text, WORKERS_MAX, f"expected auto or a number from 0 to {WORKERS_MAX}")
 
 
+def _cpus(text: str) -> tuple[int, ...]:
+    """A list of cores as in /sys/devices/system/cpu/online and taskset: `0,2-3`."""
+    allowed = os.sched_getaffinity(0)
+    found: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"([0-9]{1,4})(?:-([0-9]{1,4}))?", part.strip())
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, -1)
+        if first > last or not allowed.issuperset(range(first, last + 1)):
+            raise ValueError(f"expected cores that this process may run on ({_ranges(allowed)}), like 0,2-3")
+        found += range(first, last + 1)
+    return tuple(found)
+
+
+def _ranges(numbers: set[int]) -> str:
+    return ",".join(map(str, sorted(numbers)))
+
+
 def _source_ports(text: str) -> int:
     return _whole(text, SOURCE_PORTS_MAX, f"expected a number from 0 to {SOURCE_PORTS_MAX}")
 
@@ -171,6 +188,7 @@ READERS: dict[str, Callable[[str], Any]] = {
     "node_name": str,
     "source_check": _source_check,
     "workers": _workers,
+    "worker_cpus": _cpus,
     "source_ports": _source_ports,
     "status_socket": _path,
 }

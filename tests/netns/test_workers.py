@@ -3,6 +3,7 @@
 Many UDP flows, each between addresses of its own, are sent at once; every receiver sees its flow's numbers ascend.
 """
 
+import os
 import select
 import socket
 import struct
@@ -18,6 +19,7 @@ from bench.lab.daemon import Overlay
 from bench.lab.topology import Lab
 
 FLOWS = 8
+CPUS = sorted(os.sched_getaffinity(0))
 NUMBER = struct.Struct("!II")
 SECONDS = 2.0
 PORT = 9000
@@ -26,10 +28,22 @@ SO_RCVBUFFORCE = 33
 
 @pytest.fixture(scope="module")
 def overlay(able):
-    with Lab(2) as lab, Overlay(lab, "--workers", "2", "--source-ports", "3") as made:
+    with (
+        Lab(2) as lab,
+        Overlay(lab, "--workers", "2", "--worker-cpus", f"{CPUS[-1]},{CPUS[0]}", "--source-ports", "3") as made,
+    ):
         made.start_all()
         yield made
         made.stop_all()
+
+
+def test_threads_are_bound_to_their_cores(overlay):
+    tasks = Path(f"/proc/{overlay.process(overlay.lab.hosts[0]).pid}/task").iterdir()
+    bound = {(task / "comm").read_text().strip(): os.sched_getaffinity(int(task.name)) for task in tasks}
+    assert {name: cpus for name, cpus in bound.items() if name.startswith("udpb-")} == {
+        "udpb-0": {CPUS[-1]},
+        "udpb-1": {CPUS[0]},
+    }
 
 
 def threads_cpu(pid: int) -> dict[str, int]:

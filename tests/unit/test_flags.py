@@ -132,6 +132,11 @@ def test_booleans_are_gos(text, value):
     assert parse([*REGISTRY, f"--ip-masq{text}"], {}).ip_masq is value
 
 
+def test_cores_are_written_as_for_taskset(monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1, 2, 5})
+    assert parse([*REGISTRY, "--workers=4", "--worker-cpus=5,0-2"], {}).worker_cpus == (5, 0, 1, 2)
+
+
 def test_a_boolean_from_the_environment():
     assert parse(REGISTRY, {"FLANNELD_IPTABLES_FORWARD_RULES": "false"}).iptables_forward_rules is False
 
@@ -161,6 +166,12 @@ def test_a_boolean_from_the_environment():
         (["--ip-masq", "true"], "unexpected argument 'true'"),
         (["--", "-v"], "unexpected argument '-v'"),
         (["--version=yes"], "--version: invalid value 'yes': expected true or false"),
+        (
+            ["--workers=1", "--worker-cpus=9999"],
+            "--worker-cpus: invalid value '9999': expected cores that this process",
+        ),
+        (["--workers=1", "--worker-cpus=1-0"], "--worker-cpus: invalid value '1-0'"),
+        (["--worker-cpus=0"], "--worker-cpus is of no use without --workers"),
         (["--ip-masq=maybe"], "--ip-masq: invalid value 'maybe': expected true or false"),
         (["--iptables-resync=0"], "--iptables-resync: invalid value '0': expected seconds from 1 to 86400"),
         (["--subnet-lease-renew-margin=1440"], "--subnet-lease-renew-margin: invalid value '1440': expected minutes"),

@@ -67,6 +67,7 @@ class UdpBackend:
         self._link = OverlayLink(context.netlink)
         self._source_check = context.settings.source_check
         self._workers = context.settings.workers
+        self._cpus = context.settings.worker_cpus
         self._published = context.published
         self._publishing = asyncio.Lock()
         self._published_at = 0.0
@@ -119,7 +120,8 @@ class UdpBackend:
             source_check=self._source_check,
         )
         queues, senders = ([bound.fileno() for bound in group] for group in (self._sockets, self._senders))
-        self._device = Device(self._link, self._overlay, self._dataplane, Plan(queues, senders, self._workers > 0))
+        plan = Plan(queues, senders, self._workers > 0, self._cpus)
+        self._device = Device(self._link, self._overlay, self._dataplane, plan)
         await self._device.open()
         self._local = await local_addresses(self._netlink)
         await self.apply(snapshot)

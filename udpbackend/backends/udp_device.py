@@ -46,6 +46,8 @@ class Plan:
     """Sockets that all queues send from as well."""
     workers: bool
     """Whether the queues have threads of their own; otherwise there is one, on the event loop."""
+    cpus: Sequence[int] = ()
+    """Cores that these threads are bound to, in turn."""
 
 
 class Device:
@@ -92,9 +94,15 @@ class Device:
             self._dataplane.open_queue(queue, tun.fileno(), udp_fd)
             for sender_fd in self._plan.sender_fds:
                 self._dataplane.add_socket(queue, sender_fd)
-            turner = (Worker if self._plan.workers else Pump)(self._dataplane, queue, self._ended)
+            turner = self._turner(queue)
             self._turners.append(turner)
             turner.start()
+
+    def _turner(self, queue: int) -> Pump | Worker:
+        if not self._plan.workers:
+            return Pump(self._dataplane, queue, self._ended)
+        cpus = self._plan.cpus
+        return Worker(self._dataplane, queue, self._ended, cpus[queue % len(cpus)] if cpus else None)
 
     @asynccontextmanager
     async def lent(self) -> AsyncIterator[None]:

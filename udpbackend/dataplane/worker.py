@@ -20,11 +20,15 @@ from udpbackend.dataplane.native import Dataplane, ended
 class Worker:
     """`start`, then `stop`; in between the queue is this thread's alone."""
 
-    def __init__(self, dataplane: Dataplane, queue: int, on_end: Callable[[str], None]) -> None:
-        """`on_end` is called on the event loop with the reason when the queue can be turned no more."""
+    def __init__(self, dataplane: Dataplane, queue: int, on_end: Callable[[str], None], cpu: int | None = None) -> None:
+        """`on_end` is called on the event loop with the reason when the queue can be turned no more.
+
+        `cpu`: the core the thread is bound to.
+        """
         self._dataplane = dataplane
         self._queue = queue
         self._on_end = on_end
+        self._cpu = cpu
         self._stop_fd = -1
         self._thread: threading.Thread | None = None
 
@@ -47,6 +51,9 @@ class Worker:
     def _run(self) -> None:
         with suppress(OSError):  # `top -H` shows it; Python before 3.14 does not tell the kernel a thread's name
             Path(f"/proc/self/task/{threading.get_native_id()}/comm").write_text(threading.current_thread().name)
+        if self._cpu is not None:
+            with suppress(OSError):  # a core that was taken from us since the start: any other serves
+                os.sched_setaffinity(threading.get_native_id(), {self._cpu})
         # Signals are the main thread's: here they would only interrupt system calls.
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         why = ended(self._dataplane.run(self._queue, self._stop_fd))
