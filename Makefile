@@ -9,6 +9,7 @@ BIN := .venv/bin
 STAMP := .venv/.stamp
 NODES ?= 2
 SECONDS ?= 5
+BACKEND ?= udp
 ARGS ?=
 JSON ?= bench/results/full.json
 
@@ -24,7 +25,7 @@ include native/check.mk
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
-	@echo "Variables: NODES=2 SECONDS=5 (demo), ARGS='-k ping' (test: more for pytest), PYTHON=... (setup)"
+	@echo "Variables: BACKEND=udp NODES=2 SECONDS=5 (demo), ARGS='-k ping' (test: more for pytest), PYTHON=... (setup)"
 
 setup: packages $(STAMP) ## system packages, .venv, the C extension; quick when nothing changed
 
@@ -54,8 +55,8 @@ $(STAMP): pyproject.toml setup.py native/build_ffi.py native/flags.txt $(wildcar
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $@
 
-demo: setup ## two hosts, pods and real traffic in namespaces, in under a minute (NODES=3 for more)
-	@$(BIN)/python -m bench.demo --nodes $(NODES) --seconds $(SECONDS)
+demo: setup ## two hosts, pods and real traffic in namespaces, in under a minute (BACKEND=compare: udp, vxlan, host-gw)
+	@$(BIN)/python -m bench.demo --backend $(BACKEND) --nodes $(NODES) --seconds $(SECONDS)
 
 bench: bench-packages ## overlays against kernel VXLAN: the rows that matter, at most 40 minutes (ARGS=--all for all)
 	@$(BIN)/python -m bench $(ARGS)

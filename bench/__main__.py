@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from bench import congestion, docs, links, measure, plan, result, show, surroundings, systems, workloads
+from bench import congestion, docs, links, measure, plan, result, scale, show, surroundings, systems, workloads
 from bench.lab import rootless
 from bench.lab.cleanup import sigterm_unwinds
 from bench.lab.wait import LabError
@@ -40,6 +40,11 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--paths", type=_names(systems.PATHS), help="likewise")
     made.add_argument("--workloads", type=_names(workloads.BY_NAME), help="likewise")
     made.add_argument("--mtu", type=int, action="append", help="of the underlay: 1500, 9000; may be repeated")
+    made.add_argument(
+        "--through-daemon",
+        action="store_true",
+        help="vxlan and host-gw also as our daemon sets them up, in turn with these; up to half as long again",
+    )
     made.add_argument("--cc", choices=congestion.CHOICES, default="cubic", help="congestion control (default cubic)")
     made.add_argument("--pairs", type=_positive, help="runs of each system (default 5, quick 3)")
     made.add_argument("--seconds", type=_positive, help="of each run")
@@ -64,6 +69,11 @@ def chosen(options: argparse.Namespace) -> plan.Plan:
             options.workloads or ("tcp-1", "tcp-4", "udp-64", "pingpong"),
             options.mtu or (1500,),
         )
+    if options.through_daemon:
+        if not made.systems().keys() & systems.THROUGH_DAEMON.keys():
+            names = " or ".join(systems.THROUGH_DAEMON)
+            parser().error(f"--through-daemon: expected {names} among the systems, got {', '.join(made.systems())}")
+        made = made.through_daemon()
     return replace(made, cc=options.cc, pairs=options.pairs or made.pairs, seconds=options.seconds or made.seconds)
 
 
@@ -101,6 +111,8 @@ def _finish(document: result.Document, path: Path, progress: Progress) -> None:
         path = path.with_suffix(f".partial{path.suffix}")
     result.save(written, path)
     print(show.table(written, systems.REFERENCE), show.LEGEND, sep="\n\n")
+    if agreement := show.agreement(written):
+        print(f"\n{agreement}")
     for complaint in document.complaints:
         print(f"NO PROOF: {complaint}")
     progress.say(f"figures are in {path}")
@@ -112,6 +124,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if words[:1] == ["docs"]:
             return docs.main(words[1:])
+        if words[:1] == ["scale"]:
+            return scale.main(words[1:])
         options = parser().parse_args(words)
         rootless.become_able("run it as root")
         with sigterm_unwinds():
@@ -128,7 +142,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _choices() -> str:
     lines = []
     for title, named in (
-        ("other commands", {"docs [JSON]": "render docs/benchmarks.md; `make bench-docs` brings what that needs"}),
+        (
+            "other commands",
+            {
+                "docs [JSON]": "render docs/benchmarks.md; `make bench-docs` brings what that needs",
+                "scale": "thousands of nodes in etcd: start, and latency while their leases change; see its --help",
+            },
+        ),
         ("systems", {name: system.what for name, system in systems.BY_NAME.items()}),
         ("links", {name: profile.meaning for name, profile in links.PROFILES.items()}),
         ("paths", systems.PATHS),

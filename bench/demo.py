@@ -1,29 +1,34 @@
-"""The demonstration: `python -m bench.demo [--nodes N] [--seconds S]`, or `make demo`.
+"""The demonstration: `python -m bench.demo [--backend B] [--nodes N] [--seconds S]`, or `make demo`.
 
 Makes a laboratory, starts a daemon on every host, sends real traffic from pod to pod and from host to pod, and sets
-what ping and iperf3 saw beside what the daemons counted, so that one sees the traffic went through the overlay.
+what ping and iperf3 saw beside what was counted on the way, so that one sees the traffic went through the overlay: by
+the daemons with udp, by the kernel's devices with vxlan and host-gw. `compare` sends the same through all three, one
+after the other, and sets them side by side.
 Owns the order of things and the words on the terminal; the work is done in `bench.lab`. Progress goes to stderr, the
-table to stdout. Exit status: 0 all well, 1 something did not work, 130 Ctrl-C.
+table to stdout. Exit status: 0 all well, 1 something did not work, 2 usage, 130 Ctrl-C.
 """
 
 import argparse
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from bench.lab import parse, rootless, traffic
-from bench.lab.daemon import Carried, Overlay
-from bench.lab.netns import Namespace
+from bench import meter, trials
+from bench.lab import rootless, traffic
+from bench.lab.daemon import Carried
 from bench.lab.table import count, render
 from bench.lab.topology import HOSTS_MAX, Host, Lab
 from bench.lab.wait import LabError, until
+from bench.systems import THROUGH_DAEMON
+from bench.systems.udp import Udp
+from bench.trials import Seen, Trial
 
-PINGS = 10
-UDP_RATE = "500M"
-UDP_OFFERED = "500 Mbit/s"
-HEADER = ("path", "test", "Gbit/s", "loss", "round trip ms", "received", "daemon tx", "daemon rx", "check")
-MEANING = "both daemons carried every byte that ping and iperf3 saw arrive, and account for every packet they took."
+BACKENDS: dict[str, type[Udp]] = {"udp": Udp, **THROUGH_DAEMON}
+COMPARE = "compare"
+UNDERLAY_MTU = 1500
+FAILED = "FAILED"
+Choose = Callable[[list[Host], int], Iterator[Trial]]
 _began = time.monotonic()
 
 
@@ -33,104 +38,63 @@ def say(text: str) -> None:
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What one test measured from outside: the figures for the table and what the daemons must have carried."""
+class Done:
+    """One trial and what became of it."""
 
-    rate: str
-    loss: str
-    round_trip: str
-    packets: int
-    """That arrived, as seen by ping; 0 where the tool counts bytes."""
-    octets: int
-    """That arrived, as seen by iperf3: payload bytes, so the daemons carry more."""
-    well: bool
-    """Whether the tool is content: ping over a quiet link loses nothing, and of iperf3 something arrives."""
+    trial: Trial
+    seen: Seen | None
+    """None when the tool itself failed."""
+    sent: Carried
+    received: Carried
+
+    @property
+    def well(self) -> bool:
+        """Whether it passed."""
+        return self.seen is not None and trials.verdict(self.seen, self.sent, self.received)
 
 
 @dataclass(frozen=True)
-class Trial:
-    """One line of the table: packets go from `sender` to `receiver`."""
+class Shown:
+    """What became of one backend."""
 
-    path: str
-    name: str
-    sender: Host
-    receiver: Host
-    run: Callable[[], Seen]
+    done: list[Done]
+    complaint: str = ""
+    """What went wrong beside the trials."""
 
+    @property
+    def failures(self) -> int:
+        """Trials that did not pass."""
+        return sum(not it.well for it in self.done)
 
-def from_ping(result: parse.Ping) -> Seen:
-    """A line for ping; without any answer there is no round trip."""
-    times = (result.rtt_min_ms, result.rtt_avg_ms, result.rtt_max_ms)
-    trip = "-" if None in times else "/".join(f"{ms:.2f}" for ms in times)
-    return Seen("-", f"{result.loss_percent:.0f} %", trip, result.received, 0, result.received == result.sent)
-
-
-def from_tcp(result: parse.Tcp) -> Seen:
-    """A line for iperf3 over TCP, which itself repairs every loss."""
-    return Seen(f"{result.gbit_s:.2f}", "-", "-", 0, result.received_bytes, result.received_bytes > 0)
+    @property
+    def well(self) -> bool:
+        """Whether all of it worked."""
+        return not self.failures and not self.complaint
 
 
-def from_udp(result: parse.Udp) -> Seen:
-    """A line for iperf3 over UDP."""
-    return Seen(
-        f"{result.gbit_s:.2f}", f"{result.loss_percent:.2f} %", "-", 0, result.received_bytes, result.received_bytes > 0
-    )
+def moved_by(kind: type[Udp]) -> str:
+    """Who moves the packets and counts them: the daemon, or a device of the kernel's."""
+    return "daemon" if kind is Udp else kind.device
 
 
-def pings(here: Host, there: Host) -> Iterator[Trial]:
-    """Pod to pod and host to pod, in one direction."""
-
-    def send(source: Namespace) -> Callable[[], Seen]:
-        return lambda: from_ping(traffic.ping(source, there.pod_address, count=PINGS))
-
-    yield Trial(f"pod {here.name} -> pod {there.name}", "ping", here, there, send(here.pod))
-    yield Trial(f"host {here.name} -> pod {there.name}", "ping", here, there, send(here.namespace))
+def carried(system: Udp, host: Host) -> Carried:
+    """What that host has sent and received through the overlay, as the one who moves the packets counts it."""
+    if type(system) is Udp:
+        return system.overlay.carried(host)
+    link = meter.look(host.namespace).links[system.device]
+    return Carried(link.tx_packets, link.tx_bytes, link.rx_packets, link.rx_bytes)
 
 
-def streams(here: Host, there: Host, seconds: int) -> Iterator[Trial]:
-    """TCP both ways and UDP, pod to pod."""
-    way = traffic.Way(here.pod, there.pod, there.pod_address)
-    forth, back = f"pod {here.name} -> pod {there.name}", f"pod {there.name} -> pod {here.name}"
-    yield Trial(forth, "TCP", here, there, lambda: from_tcp(traffic.tcp(way, seconds=seconds)))
-    yield Trial(back, "TCP", there, here, lambda: from_tcp(traffic.tcp(way, seconds=seconds, reverse=True)))
-    udp = f"UDP {UDP_OFFERED}"
-    yield Trial(forth, udp, here, there, lambda: from_udp(traffic.udp(way, seconds=seconds, rate=UDP_RATE)))
-
-
-def plan(hosts: list[Host], seconds: int) -> Iterator[Trial]:
-    """Pings between neighbours on a ring, both ways; iperf3 between the first host and the last."""
-    ring = list(zip(hosts, [*hosts[1:], hosts[0]], strict=True))
-    for here, there in ring if len(hosts) > 2 else ring[:1]:
-        yield from pings(here, there)
-        yield from pings(there, here)
-    yield from streams(hosts[0], hosts[-1], seconds)
-
-
-def verdict(seen: Seen, sent: Carried, received: Carried) -> bool:
-    """Whether the tool is content and both daemons carried at least what it saw arrive."""
-    return (
-        seen.well
-        and min(sent.tx_packets, received.rx_packets) >= max(seen.packets, 1)
-        and min(sent.tx_bytes, received.rx_bytes) >= max(seen.octets, 1)
-    )
-
-
-def attempt(overlay: Overlay, trial: Trial) -> tuple[list[str], bool]:
-    """Runs one trial between two readings of the daemons' counters: a row of the table, and whether it is well."""
-    before = {host: overlay.carried(host) for host in (trial.sender, trial.receiver)}
+def attempt(system: Udp, trial: Trial) -> Done:
+    """Runs one trial between two readings of the counters."""
+    before = {host: carried(system, host) for host in (trial.sender, trial.receiver)}
+    seen = None
     try:
         seen = trial.run()
     except LabError as error:
         say(f"  FAILED: {error}")
-        return [trial.path, trial.name, "-", "-", "-", "-", "-", "-", "FAILED"], False
-    sent = overlay.carried(trial.sender) - before[trial.sender]
-    got = overlay.carried(trial.receiver) - before[trial.receiver]
-    well = verdict(seen, sent, got)
-    arrived = f"{count(seen.octets)}B" if seen.octets else f"{seen.packets} answers"
-    tx = f"{count(sent.tx_packets)} pkt {count(sent.tx_bytes)}B"
-    rx = f"{count(got.rx_packets)} pkt {count(got.rx_bytes)}B"
-    row = [trial.path, trial.name, seen.rate, seen.loss, seen.round_trip, arrived, tx, rx, "ok" if well else "FAILED"]
-    return row, well
+    sent, received = (carried(system, host) - before[host] for host in (trial.sender, trial.receiver))
+    return Done(trial, seen, sent, received)
 
 
 def answers(here: Host, there: Host) -> Callable[[], bool]:
@@ -138,54 +102,123 @@ def answers(here: Host, there: Host) -> Callable[[], bool]:
     return lambda: traffic.ping(here.pod, there.pod_address, count=1).received > 0
 
 
-def measure(overlay: Overlay, seconds: int) -> tuple[list[list[str]], int]:
-    """Runs every trial: the rows of the table, and how many failed."""
-    hosts = overlay.lab.hosts
+def measure(system: Udp, chosen: Iterable[Trial]) -> Iterator[Done]:
+    """Runs every trial."""
+    hosts = system.lab.hosts
     for host in hosts[1:]:  # The first packets may meet a daemon that has just begun; what follows is measured.
         until(answers(hosts[0], host), 10, f"pod {host.name} does not answer pod {hosts[0].name}")
-    rows, failures = [], 0
-    for trial in plan(hosts, seconds):
+    for trial in chosen:
         say(f"{trial.path}: {trial.name}")
-        row, well = attempt(overlay, trial)
-        rows.append(row)
-        failures += not well
-    return rows, failures
+        yield attempt(system, trial)
 
 
-def show(nodes: int, seconds: int) -> bool:
-    """The whole demonstration; whether all of it worked. Everything it made is gone when it returns or raises."""
+def run(backend: str, nodes: int, seconds: int, choose: Choose) -> Shown:
+    """Sends the chosen traffic through a backend. Everything it made is gone when it returns or raises."""
     complaint = ""
-    say(f"building {nodes} hosts, each with a pod, in network namespaces")
-    with Lab(nodes) as lab, Overlay(lab) as overlay:
-        say("starting one udp-backend on each host")
-        overlay.start_all()
-        rows, failures = measure(overlay, seconds)
-        say("stopping the daemons: their counters must balance, their exit status must be 0")
-        try:
-            overlay.stop_all()
-        except LabError as error:
-            complaint = str(error)
-        say("taking everything down")
+    say(f"{backend}: building {nodes} hosts, each with a pod, in network namespaces")
+    with Lab(nodes, mtu=UNDERLAY_MTU) as lab:
+        system = BACKENDS[backend](lab)
+        with system.overlay:
+            say("starting one udp-backend on each host")
+            system.prepare()
+            done = list(measure(system, choose(lab.hosts, seconds)))
+            balance = "their counters must balance, " if type(system) is Udp else ""
+            say(f"stopping the daemons: {balance}their exit status must be 0")
+            try:
+                system.teardown()
+            except LabError as error:
+                complaint = str(error)
+            say("taking everything down")
+    return Shown(done, complaint)
+
+
+def row(it: Done) -> list[str]:
+    """A line of the table of one backend."""
+    words = [it.trial.path, it.trial.name]
+    if it.seen is None:
+        return [*words, "-", "-", "-", "-", "-", "-", FAILED]
+    arrived = f"{count(it.seen.octets)}B" if it.seen.octets else f"{it.seen.packets} answers"
+    tx = f"{count(it.sent.tx_packets)} pkt {count(it.sent.tx_bytes)}B"
+    rx = f"{count(it.received.rx_packets)} pkt {count(it.received.rx_bytes)}B"
+    return [*words, it.seen.rate, it.seen.loss, it.seen.round_trip, arrived, tx, rx, "ok" if it.well else FAILED]
+
+
+def show(backend: str, nodes: int, seconds: int) -> bool:
+    """The demonstration of one backend; whether all of it worked."""
+    shown = run(backend, nodes, seconds, trials.all_of_them)
     say("done")
-    print(f"\n{render(HEADER, rows)}\n")
-    if failures:
-        print(f"{failures} of {len(rows)} tests FAILED: see the check column and the messages above.")
-    if complaint:
-        print(f"FAILED at the end: {complaint}")
-    if not failures and not complaint:
-        print(f"All {len(rows)} tests went through the overlay: {MEANING}")
-    return not failures and not complaint
+    who = moved_by(BACKENDS[backend])
+    header = ("path", "test", "Gbit/s", "loss", "round trip ms", "received", f"{who} tx", f"{who} rx", "check")
+    print(f"\n{render(header, [row(it) for it in shown.done])}\n")
+    if shown.failures:
+        print(f"{shown.failures} of {len(shown.done)} tests FAILED: see the check column and the messages above.")
+    if shown.complaint:
+        print(f"FAILED at the end: {shown.complaint}")
+    if shown.well:
+        meaning = (
+            "both daemons carried every byte that ping and iperf3 saw arrive, and account for every packet they took."
+            if who == "daemon"
+            else f"on both hosts the kernel's {who} carried every byte that ping and iperf3 saw arrive."
+        )
+        print(f"All {len(shown.done)} tests went through the overlay: {meaning}")
+    return shown.well
+
+
+def compare(nodes: int, seconds: int) -> bool:
+    """The same traffic through every backend, side by side; whether all of it worked."""
+    columns = {}
+    for backend in BACKENDS:
+        try:
+            columns[backend] = run(backend, nodes, seconds, trials.one_way)
+        except LabError as error:  # what the others can do is to be seen all the same
+            columns[backend] = Shown([], str(error))
+    say("done")
+    print(f"\n{render(('path', 'test', *columns), side_by_side(columns))}\n")
+    for backend, shown in columns.items():
+        if not shown.well:
+            print(f"{backend} FAILED: {shown.complaint or 'see the messages above.'}")
+    well = all(shown.well for shown in columns.values())
+    if well:
+        print(
+            "All tests went through the overlay, with each backend. One run each: `make bench` for figures to rely on."
+        )
+    return well
+
+
+def side_by_side(columns: dict[str, Shown]) -> list[list[str]]:
+    """A line for each trial and a column for each backend, under what tells the backends apart."""
+    kinds = [BACKENDS[backend] for backend in columns]
+    rows = [
+        ["every host", "packets are moved by", *("udp-backend" if it is Udp else "the kernel" for it in kinds)],
+        ["every host", "and counted by", *map(moved_by, kinds)],
+        ["every pod", "MTU", *(str(UNDERLAY_MTU - it.overhead_bytes) for it in kinds)],
+    ]
+    whole = max((shown.done for shown in columns.values()), key=len)
+    for number, first in enumerate(whole):
+        cells = (brief(shown.done[number]) if shown.done else FAILED for shown in columns.values())
+        rows.append([first.trial.path, first.trial.name, *cells])
+    return rows
+
+
+def brief(it: Done) -> str:
+    """All figures of a trial in one cell."""
+    if it.seen is None:
+        return FAILED
+    return it.seen.brief if it.well else f"{it.seen.brief}, {FAILED}"
 
 
 def main() -> int:
     """The program."""
     parser = argparse.ArgumentParser(prog="make demo", description="Show the overlay at work in network namespaces.")
+    parser.add_argument("--backend", choices=[*BACKENDS, COMPARE], default="udp", help="(default udp)")
     parser.add_argument("--nodes", type=int, default=2, help=f"hosts, 2 to {HOSTS_MAX} (default 2)")
     parser.add_argument("--seconds", type=int, default=5, help="duration of each iperf3 run (default 5)")
     options = parser.parse_args()
     try:
         rootless.become_able("run it as root: sudo make demo")
-        return 0 if show(options.nodes, options.seconds) else 1
+        if options.backend == COMPARE:
+            return 0 if compare(options.nodes, options.seconds) else 1
+        return 0 if show(options.backend, options.nodes, options.seconds) else 1
     except LabError as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1

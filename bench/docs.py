@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import plots, show, surroundings, systems
+from bench import plots, scale_page, show, surroundings, systems
 from bench.lab.wait import LabError
 from bench.show import Index, Row
 from bench.systems import SCALED
@@ -193,12 +193,20 @@ def pictures(document: Document) -> str:
     return "\n\n".join(f"![{name}]({PLOTS}/{name}.svg)" for name in names) or NOTHING
 
 
+def cluster(document: Document) -> str:
+    """The section on thousands of nodes in etcd, if the run that measures it is recorded beside the plots."""
+    del document
+    recorded = PAGE.parent / PLOTS / "scale.json"
+    return scale_page.section(json.loads(recorded.read_text()), markdown) if recorded.exists() else ""
+
+
 MARKS: dict[str, Callable[[Document], str]] = {
     "headline": headline,
     "worse": worse,
     "figures": all_figures,
     "pump": pump,
     "scale": scale,
+    "cluster": cluster,
     "versions": versions,
     "machine": machine,
     "plots": pictures,
@@ -208,7 +216,8 @@ MARKS: dict[str, Callable[[Document], str]] = {
 def render(template: str, document: Document | None) -> str:
     """The page."""
     note = "<!-- made by `make bench-docs` from bench/page.md and a run of the bench: edit the template -->\n\n"
-    return note + re.sub(r"\{\{(\w+)\}\}", lambda found: MARKS[found[1]](document) if document else NO_RUN, template)
+    page = re.sub(r"\{\{(\w+)\}\}", lambda found: MARKS[found[1]](document) if document else NO_RUN, template)
+    return note + re.sub("\n{3,}", "\n\n", page)
 
 
 def unknown_marks(template: str) -> Iterator[str]:

@@ -19,8 +19,10 @@ class Link:
     """Counters of one interface since it was made."""
 
     rx_bytes: int
+    rx_packets: int
     rx_drops: int
     tx_bytes: int
+    tx_packets: int
     tx_drops: int
 
 
@@ -45,7 +47,7 @@ def parse_links(text: str) -> dict[str, Link]:
         name, colon, rest = line.partition(":")
         fields = rest.split()
         if colon and len(fields) >= 12:
-            links[name.strip()] = Link(int(fields[0]), int(fields[3]), int(fields[8]), int(fields[11]))
+            links[name.strip()] = Link(*(int(fields[place]) for place in (0, 1, 3, 8, 9, 11)))
     return links
 
 

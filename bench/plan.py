@@ -6,6 +6,7 @@ what a workload says about itself.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
 from bench import links, systems, workloads
 from bench.systems import System
@@ -37,6 +38,12 @@ class Group:
             for system in self.turns(name):
                 yield workloads.BY_NAME[name], system
 
+    def through_daemon(self) -> "Group":
+        """Each system that our daemon can set up is followed by the one it has set up."""
+        twins = {name: twin.name for name, twin in systems.THROUGH_DAEMON.items() if twin.name not in self.systems}
+        names = ([name, twins[name]] if name in twins else [name] for name in self.systems)
+        return replace(self, systems=tuple(chain.from_iterable(names)))
+
     def available(self, skipped: Sequence[str]) -> "Group":
         """Without what cannot be measured, or not on this path."""
         names = (name for name in self.systems if name not in skipped and self.path in systems.BY_NAME[name].paths)
@@ -61,6 +68,10 @@ class Plan:
         """Without systems that cannot be measured; a group that nothing is left of goes."""
         groups = (group.available(skipped) for group in self.groups)
         return replace(self, groups=tuple(group for group in groups if group.systems))
+
+    def through_daemon(self) -> "Plan":
+        """With vxlan and host-gw a second time wherever they are measured, set up by our daemon, and in turn."""
+        return replace(self, groups=tuple(group.through_daemon() for group in self.groups))
 
     def cost_s(self) -> float:
         """How long it takes about."""

@@ -6,7 +6,7 @@ Pure: a document as it is written goes in, lines come out.
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from bench import workloads
+from bench import systems, workloads
 from bench.lab.table import count, render
 
 HEADER = (
@@ -130,6 +130,21 @@ def table(document: dict[str, Any], against: str) -> str:
     index = Index(document)
     rows = [_line(index, row, against) for row in headlines(document)]
     return render(HEADER, rows)
+
+
+def agreement(document: dict[str, Any]) -> str:
+    """The headlines of each system that our daemon has set up, and their ratio to the one set up by hand; else ""."""
+    index = Index(document)
+    rows = []
+    for name, twin in systems.THROUGH_DAEMON.items():
+        for row in headlines(document):
+            ratio = index.ratio(row, name) if row["system"] == twin.name else None
+            if ratio:
+                verdict = ratio["verdict"] if row["proof"] == "ok" else "NO PROOF"
+                cell = f"{row['link']}, {row['path']}, {row['mtu']}, {row['workload']}{which(row)}"
+                spread = f"{ratio['min']:.2f}-{ratio['max']:.2f}"
+                rows.append((cell, f"{twin.name} : {name}", f"{ratio['median']:.2f}", spread, verdict))
+    return render((HEADER[0], "through our daemon : by hand", "ratio", "min-max", "verdict"), rows) if rows else ""
 
 
 def _line(index: Index, row: Row, against: str) -> Sequence[str]:

@@ -6,6 +6,7 @@ from bench.systems.flannel import FlannelUdp
 from bench.systems.kernel import Bare, HostGateway, Vxlan
 from bench.systems.openvpn import OpenVpn
 from bench.systems.scaled import SCALED
+from bench.systems.through_daemon import THROUGH_DAEMON
 from bench.systems.tinc import Tinc
 from bench.systems.udp import Udp
 from bench.systems.vtun import Vtun
@@ -22,13 +23,15 @@ ALL: tuple[type[System], ...] = (
     OpenVpn,
     Vtun,
     BareLoop,
+    *THROUGH_DAEMON.values(),
     *SCALED,
 )
 """The reference comes first, and is so measured first in each round."""
 
 BY_NAME: dict[str, type[System]] = {system.name: system for system in ALL}
 REFERENCE = Vxlan.name
-OVERLAYS = tuple(system.name for system in ALL if system is not BareLoop and system not in SCALED)
+_TAKEN_APART = (BareLoop, *THROUGH_DAEMON.values(), *SCALED)
+OVERLAYS = tuple(system.name for system in ALL if system not in _TAKEN_APART)
 """What a user would choose from; the others are ours, taken apart."""
 
-__all__ = ["ALL", "BY_NAME", "OVERLAYS", "PATHS", "REFERENCE", "SCALED", "Carried", "System"]
+__all__ = ["ALL", "BY_NAME", "OVERLAYS", "PATHS", "REFERENCE", "SCALED", "THROUGH_DAEMON", "Carried", "System"]

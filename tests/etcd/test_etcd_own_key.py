@@ -66,7 +66,7 @@ async def test_a_key_of_whose_end_etcd_no_longer_knows_is_put_back(scene, caplog
         await is_back(scene, node)
         await node.sees("10.5.9.0/24")
         assert all(node.lease in snapshot.leases for snapshot in node.snapshots)
-    assert "was gone: put back" in caplog.text
+        await until(lambda: "was gone: put back" in caplog.text, "it is told")
 
 
 async def test_a_lease_that_ended_in_our_absence_is_put_back(scene, monkeypatch):

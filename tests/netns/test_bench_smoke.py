@@ -48,7 +48,36 @@ def test_one_cell_from_end_to_end(tmp_path):
     assert congestion.ALLOWED.read_text() == allowed
 
 
+@pytest.mark.usefixtures("_tools")
+@pytest.mark.timeout(90)
+def test_what_our_daemon_sets_up_is_measured_beside_what_is_set_up_by_hand(tmp_path):
+    path = tmp_path / "figures.json"
+    command = [sys.executable, "-m", "bench", "--systems", "vxlan,host-gw", "--through-daemon", "--links", "wire"]
+    command += ["--workloads", "tcp-1", "--pairs", "1", "--seconds", "1", "--json", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=80, check=False)
+    assert done.returncode == 0, done.stderr
+    document = json.loads(path.read_text())
+    rates = {row["system"]: row for row in document["rows"] if row["metric"] == "throughput_bps"}
+    assert rates.keys() == {"vxlan", "vxlan-through-daemon", "host-gw", "host-gw-through-daemon"}
+    assert all(row["proof"] == "ok" for row in rates.values())
+    for by_hand in ("vxlan", "host-gw"):
+        assert f"{by_hand}-through-daemon : {by_hand} " in done.stdout
+        ours, theirs = (rates[name]["surroundings"]["devices"] for name in (f"{by_hand}-through-daemon", by_hand))
+        assert ours == theirs
+
+
 def test_help_lists_what_there_is():
     done = subprocess.run([sys.executable, "-m", "bench", "--help"], capture_output=True, text=True, check=True)
-    words = ("--pairs", "--seconds", "--json", "vxlan", "wireguard-go", "wire-nogro", "pod-pod", "tcp-16", "connect")
+    words = (
+        "--pairs",
+        "--seconds",
+        "--json",
+        "--through-daemon",
+        "vxlan",
+        "wireguard-go",
+        "wire-nogro",
+        "pod-pod",
+        "tcp-16",
+        "connect",
+    )
     assert [word for word in words if word not in done.stdout] == []

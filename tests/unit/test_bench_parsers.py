@@ -88,7 +88,9 @@ def test_publications_in_the_metrics():
 
 def test_links_of_a_namespace():
     found = meter.parse_links(DEVICES)
-    assert found["flannel0"] == meter.Link(rx_bytes=1500, rx_drops=2, tx_bytes=3000, tx_drops=7)
+    assert found["flannel0"] == meter.Link(
+        rx_bytes=1500, rx_packets=10, rx_drops=2, tx_bytes=3000, tx_packets=20, tx_drops=7
+    )
     assert meter.Seen(found, socket_drops=5).drops == 14
 
 
