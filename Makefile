@@ -11,6 +11,8 @@ NODES ?= 2
 SECONDS ?= 5
 BACKEND ?= udp
 ARGS ?=
+# Tests at a time, a file each: they wait for timeouts and other programs more than they compute.
+JOBS ?= 3
 JSON ?= bench/results/full.json
 
 # The first interpreter that is new enough and can make a virtual environment with pip in it.
@@ -21,7 +23,7 @@ HAS_PYTHON_H = import os, sys, sysconfig; sys.exit(not os.path.exists(sysconfig.
 
 include native/check.mk
 
-.PHONY: help setup packages demo test test-packages check clean bench bench-quick bench-docs bench-micro bench-packages
+.PHONY: help setup packages demo test test-packages check clean bench bench-quick bench-scale bench-docs bench-micro bench-packages
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
@@ -64,6 +66,11 @@ bench: bench-packages ## overlays against kernel VXLAN: the rows that matter, at
 bench-quick: bench-packages ## the core ratios, at most 100 seconds
 	@$(BIN)/python -m bench --quick $(ARGS)
 
+bench-scale: bench-packages ## 5,000 nodes in etcd, 1,000 changes a second, in three minutes (ARGS='--seconds 60' for more)
+	@missing=; need() { command -v "$$1" >/dev/null 2>&1 || missing="$$missing $$2"; }; \
+	need etcd etcd-server; need etcdctl etcd-client; $(INSTALL_MISSING)
+	@$(BIN)/python -m bench scale $(ARGS)
+
 # Against the C code itself, with the programs of bench/micro, each built with the archive of all native/*.c.
 MICRO := $(patsubst bench/micro/%.c,%,$(wildcard bench/micro/*.c))
 $(eval $(call programs,micro,$(CC),,,bench/micro))
@@ -83,7 +90,7 @@ bench-packages: setup
 
 test: test-packages ## every test: C with sanitizers, Python, namespaces (as root)
 	@$(MAKE) -j2 --output-sync=target c-test c-test-tsan
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 # What only tests need: other programs that stand around an overlay, and a registry.
 test-packages: bench-packages

@@ -30,8 +30,12 @@ def test_cleanup_removes_what_a_daemon_has_left(make_overlay):
     process.send(9)  # this way it leaves its socket, too
     process.wait(5)
     assert sorted(path.name for path in run.iterdir()) == ["subnet.env", "subnet.sock"]
-    removed = f"removed the device flannel0 with its address and routes\nremoved {run}/subnet.env\n"
-    assert cleanup(overlay, a) == (0, f"{removed}removed {run}/subnet.sock\n", "")
+    status, said, errors = cleanup(overlay, a)
+    assert (status, errors) == (0, "")
+    table, _, removed = said.partition("\n\n")
+    assert table.startswith("WHAT"), said
+    for what in ("device flannel0", f"{run}/subnet.env", f"{run}/subnet.sock"):
+        assert what in removed, said
     assert list(run.iterdir()) == []
     assert "flannel0" not in a.namespace.run("ip", "link")
     assert a.namespace.run("ip", "route", "show", "10.5.0.0/16") == ""
