@@ -50,6 +50,11 @@ class Running:
         """What a start still waits for."""
         return self.waits_for
 
+    def view_age_s(self) -> float | None:
+        """How old the view of the registry is."""
+        last_sync = self.manager.state.last_sync
+        return max(0.0, time.time() - last_sync) if last_sync else None
+
     async def facts(self) -> Facts:
         """One moment of the daemon."""
         backend, lease = self.backend, self.lease
@@ -89,6 +94,6 @@ class Running:
             source=state.source,
             revision=state.revision,
             synced_at=datetime.fromtimestamp(state.last_sync, UTC) if state.last_sync else None,
-            age_s=max(0.0, time.time() - state.last_sync) if state.last_sync else None,
+            age_s=self.view_age_s(),
             degraded=state.degraded,
         )

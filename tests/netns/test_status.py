@@ -112,7 +112,9 @@ def test_only_root_may_ask(overlay, host):
 
 def test_health_and_readiness(overlay, host):
     assert get(host, "/healthz") == (200, "text/plain; charset=utf-8", "udp-backend is running\n")
-    assert get(host, "/readyz") == (200, "text/plain; charset=utf-8", "udp-backend is ready\n")
+    code, kind, text = get(host, "/readyz")
+    assert (code, kind) == (200, "text/plain; charset=utf-8")
+    assert re.fullmatch(r"udp-backend is ready, registry view \d+ s old\n", text)
     assert get(host, "/healthz", "HEAD")[0] == 200
     assert get(host, "/status")[0] == 404, "the document is for root, on the socket"
 

@@ -22,6 +22,9 @@ class Daemon:
     def waiting_for(self):
         return self.changes.get("waiting_for")
 
+    def view_age_s(self):
+        return 3.4
+
     async def facts(self):
         await asyncio.sleep(self.wait_s)
         if self.error is not None:

@@ -50,7 +50,7 @@ def test_the_unix_socket_is_roots_and_serves_everything(path):
             assert (code, kind) == (200, CONTENT_TYPE)
             assert "udpbackend_ready 1.0" in text
             assert (await over_unix(path, "/healthz"))[::2] == (200, "udp-backend is running\n")
-            assert (await over_unix(path, "/readyz"))[::2] == (200, "udp-backend is ready\n")
+            assert (await over_unix(path, "/readyz"))[::2] == (200, "udp-backend is ready, registry view 3 s old\n")
         assert not path.exists()
 
     uvloop.run(check())

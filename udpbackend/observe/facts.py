@@ -80,10 +80,13 @@ class Facts:
 
 
 class Source(Protocol):
-    """What the daemon implements; both are called on its loop, `facts` for every status request and scrape."""
+    """What the daemon implements; all are called on its loop, `facts` for every status request and scrape."""
 
     def waiting_for(self) -> str | None:
         """What a start still waits for, or None when ready; must not wait for anything."""
+
+    def view_age_s(self) -> float | None:
+        """How old the view of the registry is; None before the first. Must not wait for anything."""
 
     async def facts(self) -> Facts:
         """Collects one moment. May ask the host; given up after http.DEADLINE_S."""

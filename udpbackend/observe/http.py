@@ -116,7 +116,9 @@ class Server:
         waiting_for = self._source.waiting_for()
         if waiting_for is not None:
             return web.Response(status=503, text=f"udp-backend is not ready yet: waiting for {waiting_for}\n")
-        return web.Response(text="udp-backend is ready\n")
+        seconds = self._source.view_age_s()
+        view = "" if seconds is None else f", registry view {seconds:.0f} s old"
+        return web.Response(text=f"udp-backend is ready{view}\n")
 
     async def _status(self, _: web.Request) -> web.Response:
         body = await self._document(lambda facts: msgspec.json.encode(build(facts)))
