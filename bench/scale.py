@@ -9,10 +9,11 @@ import argparse
 import json
 import re
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -29,6 +30,7 @@ from bench.lab.traffic import Way
 from bench.lab.wait import LabError, until
 from bench.progress import Progress
 from bench.scale_churn import leases_of
+from bench.scale_others import others_busy_s
 from bench.systems.scaled import NETWORK
 from bench.workloads import sockperf
 
@@ -46,7 +48,14 @@ SET_UP_S = 20.0
 BETWEEN_S = 4.0
 SETTLE_S = 5.0
 DOUBLED = 2.0
+DISTURBED_CORES = 0.25
+"""A window during which other programs took more than this is shown, but counts for nothing."""
+TRIES = 2
+"""So many times the pairs asked for are taken at most until enough of them were not disturbed."""
+CALM_S, LOOK_S = 20.0, 1.0
+"""How long a pair waits for others to be done, and over what time it looks at them."""
 PROGRAMS = ("etcd", "etcdctl", "sockperf", "ethtool", "ping")
+_SENT = re.compile(r"^(\d+) packets transmitted", re.MULTILINE)
 _TIME = re.compile(r" time=([\d.]+) ms$", re.MULTILINE)
 RESULT = surroundings.ROOT / "bench" / "results" / "scale.json"
 
@@ -62,16 +71,13 @@ class Settings:
     seconds: int = 15
     """Of each window."""
     pairs: int = 4
+    anyway: bool = False
+    """Whether other programs may disturb it."""
 
     @property
     def made_up(self) -> int:
         """Nodes that are nothing but entries."""
         return self.nodes - 2
-
-    @property
-    def windows(self) -> list[str]:
-        """In their order; the first has no changes at all."""
-        return ["quiet", *(["watched", "elsewhere"] * self.pairs)]
 
 
 @dataclass(frozen=True)
@@ -82,6 +88,7 @@ class Reading:
     machine_busy_s: float
     daemons_busy_s: float
     etcd_busy_s: float
+    others_busy_s: float
     publications: int
     """By both daemons."""
 
@@ -183,9 +190,11 @@ class Cluster:
             "daemon_cores": (after.daemons_busy_s - before.daemons_busy_s) / took / 2,
             "etcd_cores": (after.etcd_busy_s - before.etcd_busy_s) / took,
             "machine_cores": (after.machine_busy_s - before.machine_busy_s) / took,
+            "others_cores": max(0.0, after.others_busy_s - before.others_busy_s) / took,
             "loop_lag_s": max(lags),
             "rss_bytes": max(meter.resident_bytes(pid) for pid in self._pids()),
         }
+        figures["disturbed"] = figures["others_cores"] > DISTURBED_CORES
         self.agree()
         return figures
 
@@ -198,6 +207,7 @@ class Cluster:
             meter.machine_busy_s(),
             meter.processes_busy_s(self._pids()),
             meter.processes_busy_s([self._etcd.pid]),
+            others_busy_s(),
             sum(self._overlay.process(host).stderr.read_bytes().count(b"routes published") for host in self._ours),
         )
 
@@ -236,20 +246,22 @@ def _probing(way: Way, seconds: int) -> Iterator[dict[str, float]]:
 
     A ping-pong waits where an answer is late, and so counts every pause once, however long. These pings do not.
     """
-    count = round(seconds / PROBE_INTERVAL_S)
-    command = ["ping", "-n", "-i", str(PROBE_INTERVAL_S), "-c", str(count), "-W", "1", "-I", way.source, way.address]
+    end = str(round(seconds + FULL_S))
+    command = ["ping", "-n", "-i", str(PROBE_INTERVAL_S), "-w", end, "-I", way.source, way.address]
     ping = way.client.start(*command, name=f"probe-{time.monotonic_ns()}")
     said: dict[str, float] = {}
     try:
         yield said
+        ping.send(signal.SIGINT)
         ping.wait(SETTLE_S)
     finally:
         ping.stop()
-    took = sorted(float(text) / 1e3 for text in _TIME.findall(ping.stdout.read_text()))
-    if len(took) < count / 2:
-        raise LabError(f"{len(took)} of {count} pings were answered\n{ping.tail()}")
+    text = ping.stdout.read_text()
+    took, sent = sorted(float(each) / 1e3 for each in _TIME.findall(text)), _SENT.search(text)
+    if sent is None or not took:
+        raise LabError(f"no ping was answered\n{ping.tail()}")
     said.update(ping_p50_s=took[len(took) // 2], ping_p99_s=took[len(took) * 99 // 100], ping_max_s=took[-1])
-    said["pings_lost"] = count - len(took)
+    said["pings_lost"] = int(sent[1]) - len(took)
 
 
 def measure(settings: Settings, progress: Progress) -> dict[str, Any]:
@@ -269,15 +281,40 @@ def measure(settings: Settings, progress: Progress) -> dict[str, Any]:
             progress.step(f"filling etcd with {settings.nodes} leases, starting daemons", SET_UP_S)
             cluster.fill()
             document["starts"] = cluster.start()
-            document["windows"] = []
-            for kind in settings.windows:
-                progress.step(f"window: {kind}", settings.seconds + BETWEEN_S)
-                document["windows"].append(cluster.window(kind))
+            document["windows"] = list(_windows(cluster, settings, progress))
             document["agreed_leases"] = cluster.agree()
             overlay.stop_all()
-    document["ratios"] = ratios(document["windows"])
+    document["ratios"] = ratios(scale_page.counting(document["windows"]))
     document["settings"]["took_s"] = round(time.monotonic() - began, 1)
     return document
+
+
+def _windows(cluster: Cluster, settings: Settings, progress: Progress) -> Iterator[dict[str, Any]]:
+    """One without changes, then pairs until enough of them were not disturbed."""
+
+    def take(kind: str) -> dict[str, Any]:
+        progress.step(f"window: {kind}", settings.seconds + BETWEEN_S)
+        found = cluster.window(kind)
+        if found["disturbed"]:
+            progress.say(f"other programs took {found['others_cores']:.1f} processors: the window does not count")
+        return found
+
+    yield take("quiet")
+    good = 0
+    for _ in range(settings.pairs if settings.anyway else TRIES * settings.pairs):
+        with suppress(LabError):  # then it is disturbed, and will say so
+            until(_calm, 0 if settings.anyway else CALM_S, "other programs run")
+        pair = [take(kind) for kind in PREFIXES]
+        yield from pair
+        good += not any(it["disturbed"] for it in pair)
+        if good == settings.pairs:
+            return
+
+
+def _calm() -> bool:
+    before = others_busy_s()
+    time.sleep(LOOK_S)
+    return others_busy_s() - before < DISTURBED_CORES * LOOK_S
 
 
 def ratios(windows: Sequence[dict[str, Any]]) -> dict[str, float]:
@@ -296,8 +333,8 @@ def main(argv: Sequence[str]) -> int:
     if lacking := ", ".join(program for program in PROGRAMS if shutil.which(program) is None):
         raise LabError(f"needs {lacking}")
     rootless.become_able("run it as root")
-    settings = Settings(options.nodes, options.rate, options.seconds, options.pairs)
-    progress = Progress(SET_UP_S + len(settings.windows) * (settings.seconds + BETWEEN_S))
+    settings = Settings(options.nodes, options.rate, options.seconds, options.pairs, options.anyway)
+    progress = Progress(SET_UP_S + (1 + 2 * settings.pairs) * (settings.seconds + BETWEEN_S))
     with sigterm_unwinds():
         document = measure(settings, progress)
     progress.end()
@@ -316,5 +353,6 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--rate", type=int, default=Settings.rate, help=f"changes a second, default {Settings.rate}")
     made.add_argument("--seconds", type=int, default=Settings.seconds, help=f"a window, default {Settings.seconds}")
     made.add_argument("--pairs", type=int, default=Settings.pairs, help=f"of windows, default {Settings.pairs}")
+    made.add_argument("--anyway", action="store_true", help="do not wait or take more while other programs run")
     made.add_argument("--json", type=Path, default=RESULT, metavar="FILE", help="where the figures go")
     return made

@@ -4,7 +4,7 @@ Pure but for the reading of the template. Must not know how anything is measured
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -26,17 +26,24 @@ COLUMNS = (
     ("ping p99", "ping_p99_s"),
     ("longest ping", "ping_max_s"),
 )
-COUNTS = ("changes/s", "tables/s", "a daemon", "etcd", "machine", "loop late")
+COUNTS = ("changes/s", "tables/s", "a daemon", "etcd", "machine", "others", "loop late")
 
 Document = dict[str, Any]
 Window = dict[str, Any]
+
+
+def counting(taken: Sequence[Window]) -> list[Window]:
+    """The windows that nobody disturbed; all of them where that leaves nothing to compare."""
+    good = [it for it in taken if not it["disturbed"]]
+    return good if {it["kind"] for it in good} >= {"watched", "elsewhere"} else list(taken)
 
 
 def windows(document: Document) -> tuple[list[str], list[list[str]]]:
     """Header and rows: each window."""
     rows = []
     for number, it in enumerate(document["windows"]):
-        rows.append([str(number), KINDS[it["kind"]], *(duration(it[name]) for _, name in COLUMNS), *_counts(it)])
+        words = KINDS[it["kind"]] + (" (disturbed)" if it["disturbed"] else "")
+        rows.append([str(number), words, *(duration(it[name]) for _, name in COLUMNS), *_counts(it)])
     return ["window", "", *(title for title, _ in COLUMNS), *COUNTS], rows
 
 
@@ -44,9 +51,11 @@ def medians(document: Document) -> tuple[list[str], list[list[str]]]:
     """Header and rows: the median of each kind of window, and what following changes costs."""
     rows = []
     for kind, words in KINDS.items():
-        chosen = [it for it in document["windows"] if it["kind"] == kind]
+        chosen = [it for it in counting(document["windows"]) if it["kind"] == kind]
+        if not chosen:
+            continue
         middle = {name: median(it[name] for it in chosen) for name in chosen[0] if name != "kind"}
-        rows.append([words, *(duration(middle[name]) for _, name in COLUMNS), *_counts(middle)])
+        rows.append([f"{words}, {len(chosen)}", *(duration(middle[name]) for _, name in COLUMNS), *_counts(middle)])
     ratios = [f"{document['ratios'][name]:.2f}" for _, name in COLUMNS]
     rows.append(["followed : not followed", *ratios, *("" for _ in COUNTS)])
     return ["median of windows", *(title for title, _ in COLUMNS), *COUNTS], rows
@@ -72,9 +81,13 @@ def summary(document: Document) -> str:
 
 
 def final(document: Document) -> str:
-    """How it ended, as a sentence."""
+    """How it ended, in sentences."""
     last = document["windows"][-1]
-    return (
+    disturbed = sum(it["disturbed"] for it in document["windows"])
+    all_count = disturbed and len(counting(document["windows"])) == len(document["windows"])
+    noise = f"Other programs disturbed {disturbed} of {len(document['windows'])} windows" if disturbed else ""
+    noise += ", so all had to count. " if all_count else ", which do not count. " if disturbed else ""
+    return noise + (
         f"After every window both daemons knew exactly the {document['agreed_leases']:,} leases that stood in etcd; "
         f"in the end the larger of them had {value(last['rss_bytes'], 'B')} of memory in use."
     )
@@ -96,5 +109,5 @@ def section(document: Document, markdown: Callable[[list[str], list[list[str]]],
 
 def _counts(window: Window) -> list[str]:
     rates = [f"{window['changes_per_s']:.0f}", f"{window['publications_per_s']:.1f}"]
-    cores = [f"{window[name]:.2f}" for name in ("daemon_cores", "etcd_cores", "machine_cores")]
+    cores = [f"{window[name]:.2f}" for name in ("daemon_cores", "etcd_cores", "machine_cores", "others_cores")]
     return [*rates, *cores, duration(window["loop_lag_s"])]

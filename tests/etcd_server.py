@@ -14,14 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from bench.lab.etcd import MEMORY, READY_S, ctl, member
 from bench.lab.netns import run
 from bench.lab.process import Process, Processes
 from bench.lab.wait import LabError, until
 
-READY_S = 20.0
 PROGRAMS = ("etcd", "etcdctl", "openssl")
-MEMORY = Path("/dev/shm")
-"""Data lies here where it can: etcd waits for the disk at every write."""
 
 EXTENSIONS = """[ca]
 basicConstraints = critical, CA:TRUE
@@ -135,11 +133,7 @@ class Etcd:
     def start(self, number: int = 0) -> None:
         """Starts a member, for the first time or again, with the data it has."""
         peers = [f"http://{self._address}:{port}" for port in self._peers]
-        command = ["etcd", "--name", f"m{number}", "--data-dir", str(self.directory / f"m{number}")]
-        command += ["--heartbeat-interval", "50", "--election-timeout", "500", "--logger", "zap"]
-        command += ["--listen-client-urls", self.endpoints[number], "--advertise-client-urls", self.endpoints[number]]
-        command += ["--listen-peer-urls", peers[number], "--initial-advertise-peer-urls", peers[number]]
-        command += ["--initial-cluster", ",".join(f"m{i}={url}" for i, url in enumerate(peers))]
+        command = member(number, self.directory / f"m{number}", self.endpoints, peers)
         if self._authority:
             server = self._authority.server
             command += ["--cert-file", str(server.cert), "--key-file", str(server.key)]
@@ -195,7 +189,7 @@ class Etcd:
     def ctl(self, *arguments: str, text: str = "") -> str:
         """What etcdctl prints, without the last newline."""
         running = ",".join(self.endpoints[number] for number in self._running)
-        command = [*self._enter, "env", "ETCDCTL_API=3", "etcdctl", "--endpoints", running, *self._login]
+        command = [*self._enter, *ctl(running, *self._login)]
         if self._authority:
             client = self._authority.client
             command += ["--insecure-skip-tls-verify", "--cert", str(client.cert), "--key", str(client.key)]

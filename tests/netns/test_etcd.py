@@ -78,7 +78,8 @@ class Scene:
         pod, target = self.lab.host(here).pod, self.lab.host(there).pod_address
         until(lambda: traffic.ping(pod, target, count=1).received, FOLLOWED_S, f"{here} does not reach {there}")
         answer = traffic.ping(pod, target, count=5)
-        assert answer.received == answer.sent == 5
+        hosts = [host for host in self.overlay.running if host.name in (here, there)]
+        assert answer.received == answer.sent == 5, drops(self.overlay, *hosts)
 
 
 def subnet_env(host: Host, *, ipv6: bool) -> str:
