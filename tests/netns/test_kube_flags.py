@@ -1,18 +1,26 @@
 """The flags and variables of the Kubernetes registry, given to the real program beside each other."""
 
 import json
+import os
+import shutil
+import ssl
+import subprocess
 
 import pytest
 import yaml
+from doctor_api import ReviewingApi
+from etcd_server import Authority
 from kube_api import KubeApi, node
-from kube_cluster import PORT, Served
+from kube_cluster import PORT, TOLD_S, Served
+from refusal import with_mounts
 
 from bench.lab.daemon import program
 from bench.lab.topology import NETWORK, Lab
 from bench.lab.wait import until
 
 READY_S = 20.0
-LETS_IN = "secret"
+LETS_IN, LATER = "first", "second"
+"""Bearer tokens."""
 PEER = {"kube-subnet-manager": "true", "backend-type": "", "backend-data": "null", "public-ip": "192.168.77.2"}
 
 pytestmark = pytest.mark.usefixtures("able")
@@ -89,3 +97,50 @@ def test_nobody_says_which_node_this_is(lab):
     )  # fmt: skip
     assert daemon.wait(READY_S) == 1
     assert "env variables POD_NAME and POD_NAMESPACE must be set, or NODE_NAME" in daemon.tail()
+
+
+@pytest.fixture
+def account(lab):
+    """What a kubelet puts into a pod, and an API server that believes it."""
+    if shutil.which("openssl") is None:
+        (pytest.fail if os.environ.get("UDPB_NO_SKIP") else pytest.skip)("needs openssl")
+    authority = Authority(lab.directory / "ca")
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(authority.server.cert, authority.server.key)
+    folder = lab.directory / "account"
+    folder.mkdir()
+    shutil.copy(authority.ca.cert, folder / "ca.crt")
+    (folder / "namespace").write_text("udp-backend")
+    (folder / "token").write_text(LETS_IN)
+    api = ReviewingApi(node("a", lab.host("a").subnet), address="127.0.0.1", port=PORT, tls=tls)
+    api.token = LETS_IN
+    return folder, api
+
+
+def test_in_a_pod(lab, account):
+    """No flag says where the API server is: daemon and doctor find it, and go on with another token."""
+    folder, api = account
+    a, run = lab.host("a"), lab.directory / "run"
+    run.mkdir()
+    (lab.directory / "net.json").write_text(json.dumps({"Network": NETWORK}))
+    place = "/run/secrets/kubernetes.io/serviceaccount"
+    pod = (
+        *with_mounts(f"mount -t tmpfs tmpfs /run; mkdir -p {place}; mount --bind {folder} {place}"),
+        *("env", "KUBERNETES_SERVICE_HOST=127.0.0.1", f"KUBERNETES_SERVICE_PORT={PORT}", "NODE_NAME=a", program()),
+    )
+    files = (f"--subnet-file={run}/subnet.env", "--iface=eth0", f"--net-config-path={lab.directory}/net.json")
+    with Served(a.namespace, api) as served:
+        daemon = a.namespace.start(*pod, "--kube-subnet-mgr", *files, name="daemon")
+        until((run / "subnet.env").exists, READY_S, f"the daemon is ready\n{daemon.tail()}")
+        served.do(api.watched)
+        (folder / "token").write_text(LATER)
+        api.token = LATER
+        served.do(api.drop_watches)
+        until(
+            lambda: api.of("WATCH")[-1].headers["Authorization"] == f"Bearer {LATER}", TOLD_S, "the new token is used"
+        )
+        argv = a.namespace.argv([*pod, "doctor", "--json", files[0], f"--cni-conf-dir={lab.directory}/none"])
+        document = json.loads(subprocess.run(argv, capture_output=True, text=True, check=False).stdout)
+        assert [it["check"] for it in document["findings"]] == ["cni-config"]
+        assert {it["check"] for it in document["not_checked"]} == {"reach", "path-mtu"}, "it has no peer"
+        assert daemon.stop() == 0
