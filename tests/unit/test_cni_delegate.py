@@ -165,20 +165,38 @@ def test_text_is_escaped_as_go_escapes_it():
 
 @pytest.mark.parametrize(
     ("text", "printed"),
-    [("1.0", "1"), ("1e3", "1000"), ("0.5", "0.5"), ("-2.0", "-2"), ("1e21", "1e+21"), ("9007199254740993", None)],
+    [
+        ("1.0", "1"),
+        ("1e3", "1000"),
+        ("0.5", "0.5"),
+        ("-2.0", "-2"),
+        ("0.00001", "0.00001"),
+        ("-1.25e-5", "-0.0000125"),
+        ("1e-6", "0.000001"),
+        ("1.5e-7", "1.5e-7"),
+        ("1e-100", "1e-100"),
+        ("9007199254740992", None),
+        ("9007199254740993", "9007199254740992"),
+        ("-1152921504606846976", "-1152921504606847000"),
+        ("1e20", "100000000000000000000"),
+        ("100000000000000000000000", "1e+23"),
+        ("1e21", "1e+21"),
+    ],
 )
 def test_numbers_are_printed_as_go_prints_them(text, printed):
     assert jsontext.encode(jsontext.members(f'{{"n":{text}}}'.encode())) == f'{{"n":{printed or text}}}'.encode()
 
 
-@pytest.mark.parametrize("data", [b"", b"[]", b"7", b'{"n":NaN}', b'{"n":1e999}', b"[" * 100_000, b'{"n":1}x'])
+@pytest.mark.parametrize(
+    "data", [b"", b"[]", b"7", b'{"n":NaN}', b'{"n":1e999}', b'{"n":%s}' % (b"9" * 5000), b"[" * 100_000, b'{"n":1}x']
+)
 def test_what_is_no_object_is_refused(data):
     with pytest.raises(ValueError, match=r"."):
         jsontext.members(data)
 
 
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(st.characters(exclude_categories=["Cs"])),
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(st.characters(exclude_categories=["Cs"])),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), inner),
 )
 
@@ -188,3 +206,19 @@ def test_what_is_printed_is_read_back(value):
     printed = jsontext.encode(value)
     assert jsontext.members(printed) == value
     assert jsontext.encode(jsontext.members(printed)) == printed
+
+
+@given(VALUES, st.sampled_from([None, 4]))
+def test_what_is_printed_has_the_usual_form_and_is_read_as_it_was(value, indent):
+    separators = (",", ":") if indent is None else (",", ": ")
+    usual = json.dumps(value, sort_keys=True, ensure_ascii=False, indent=indent, separators=separators)
+    for char in "<>&\u2028\u2029":
+        usual = usual.replace(char, f"\\u{ord(char):04x}")
+    printed = jsontext.encode(value, indent)
+    assert printed == usual.encode()
+    assert json.loads(printed) == value
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_any_number_is_read_as_it_was(value):
+    assert float(json.loads(jsontext.encode(value))) == value
