@@ -1,168 +1,229 @@
 """`doctor` on a node of Kubernetes: two daemons, an API server over HTTP, and faults in all that it answers for.
 
-The API server and the files of CNI are those of the tests; daemons, doctor and what install-cni puts there are ours.
+The API server is that of the tests; daemons, doctor and what install-cni puts there are ours.
 """
 
 import json
-import sys
-from contextlib import closing
-from dataclasses import dataclass
-from http import HTTPStatus
-from http.client import HTTPConnection
-from pathlib import Path
+import os
 
 import pytest
-from doctored import Diagnosis, diagnose
-from kube_api import joined, node
+from doctored_cluster import READY, Cluster, cluster, ready
+from kube_api import joined
 
-from bench.lab.daemon import program
-from bench.lab.topology import Host, Lab
+from bench.lab.topology import Lab
 from bench.lab.wait import until
 
-NET_CONF = {"Network": "10.5.0.0/16", "Backend": {"Type": "udp"}}
-PORT = 8080
-READY = {"type": "Ready", "status": "True", "reason": "KubeletReady", "message": "kubelet is posting ready status"}
 NOT_READY = "container runtime network not ready: cni plugin not initialized"
-SERVER = Path(__file__).resolve().parent.parent / "doctor_api.py"
+
+pytestmark = pytest.mark.usefixtures("able")
 
 
-@dataclass
-class Cluster:
-    """Two nodes that are ready."""
-
-    lab: Lab
-    a: Host
-    forbidden: Path
-    """What the API server says that nobody may do, a line each."""
-    url: str
-
-    def examine(self) -> Diagnosis:
-        """What the doctor says on the first node."""
-        return diagnose(self.a.namespace, *flags(self.lab, self.a, self.url), *cni(self.lab))
-
-    def say(self, name: str, **condition: str) -> None:
-        """Gives a node a condition, as its kubelet does."""
-        body = json.dumps({"status": {"conditions": [condition]}}).encode()
-
-        def patch() -> int:
-            with closing(HTTPConnection(self.a.address, PORT, timeout=5)) as connection:
-                connection.request("PATCH", f"/api/v1/nodes/{name}/status", body)
-                return connection.getresponse().status
-
-        assert self.a.namespace.call(patch) == HTTPStatus.OK
+@pytest.fixture(scope="module")
+def healthy(able):
+    """A cluster for tests that mend what they break."""
+    with cluster() as made:
+        yield made
 
 
-def flags(lab, host, url):
-    return (
-        f"--kube-api-url={url}",
-        f"--node-name={host.name}",
-        f"--subnet-file={lab.directory / host.name}/subnet.env",
-    )
+@pytest.fixture(autouse=True)
+def _as_before(request):
+    """Whatever a test has done to the shared cluster, in the end it is healthy again."""
+    yield
+    if "healthy" in request.fixturenames:
+        request.getfixturevalue("healthy").examine().nothing()
 
 
-def cni(lab):
-    return (f"--cni-conf-dir={lab.directory / 'net.d'}", f"--cni-bin-dir={lab.directory / 'bin'}")
+def test_a_healthy_node_and_everything_checked(healthy):
+    found = healthy.examine()
+    found.nothing()
+    assert found.not_checked == {}
 
 
-def nodes(lab, *more):
-    found = [node(host.name, host.subnet) for host in lab.hosts]
-    for it in found:
-        it["status"]["conditions"] = [READY]
-    return [*found, *more]
-
-
-def install_cni(lab, subnet_file):
-    """What our own command puts there, and something under the names of the plugins that others bring."""
-    plugin = {"type": "flannel", "subnetFile": str(subnet_file)}
-    conf = lab.directory / "cni-conf.json"
-    conf.write_text(json.dumps({"name": "cbr0", "cniVersion": "1.0.0", "plugins": [plugin]}))
-    lab.hosts[0].namespace.run(program(), "install-cni", *cni(lab), f"--conf-file={conf}")
-    for name in ("bridge", "host-local"):
-        (lab.directory / "bin" / name).symlink_to("/bin/true")
-
-
-@pytest.fixture
-def start(able):
-    """Makes a cluster; `more` are nodes that nobody runs."""
-    with Lab() as lab:
-
-        def started(*more):
-            a, url = lab.hosts[0], f"http://{lab.hosts[0].address}:{PORT}"
-            files = {name: lab.directory / name for name in ("nodes.json", "net-conf.json", "forbidden")}
-            files["nodes.json"].write_text(json.dumps(nodes(lab, *more)))
-            files["net-conf.json"].write_text(json.dumps(NET_CONF))
-            files["forbidden"].write_text("")
-            a.namespace.start(
-                sys.executable, str(SERVER), a.address, str(PORT), str(files["nodes.json"]), str(files["forbidden"]),
-                name="api",
-            )  # fmt: skip
-            until(lambda: a.namespace.run("ss", "-Hltn", f"sport = :{PORT}"), 10, "the API server listens")
-            for host in lab.hosts:
-                (lab.directory / host.name).mkdir()
-                host.namespace.start(
-                    program(), "--kube-subnet-mgr", "--iface=eth0", f"--net-config-path={files['net-conf.json']}",
-                    *flags(lab, host, url), name=f"daemon-{host.name}",
-                )  # fmt: skip
-            for host in lab.hosts:
-                subnet_env = lab.directory / host.name / "subnet.env"
-                until(subnet_env.exists, 20, f"the daemon of {host.name} is ready")
-            install_cni(lab, lab.directory / "a" / "subnet.env")
-            found = Cluster(lab, a, files["forbidden"], url)
-            until(lambda: found.examine().document["daemon"] == "ready", 10, "the daemon knows its peer")
-            return found
-
-        yield started
-
-
-def test_a_healthy_node_and_what_the_api_server_can_say_against_it(start):
-    cluster = start()
-    healthy = cluster.examine()
-    healthy.nothing()
-    assert healthy.not_checked == {}, "everything there is to check"
-
-    cluster.forbidden.write_text("patch nodes/status\n")
-    finding = cluster.examine().only("kube-rights")
-    assert finding["evidence"] == f"{cluster.url} says that it may not patch nodes/status"
-    cluster.forbidden.write_text("")
-
-    cluster.say("a", type="Ready", status="False", reason="KubeletNotReady", message=NOT_READY)
-    finding = cluster.examine().only("node-ready")
+def test_a_node_that_is_not_ready(healthy):
+    healthy.say("a", type="Ready", status="False", reason="KubeletNotReady", message=NOT_READY)
+    finding = healthy.examine().only("node-ready")
     assert finding["evidence"] == f"Ready is False: KubeletNotReady: {NOT_READY}"
-    cluster.say("a", **READY)
-
-    (cluster.lab.directory / "net.d/10-flannel.conflist").write_text("")
-    assert cluster.examine().only("cni-config")["evidence"].endswith("10-flannel.conflist: it is empty")
+    assert "CNI configuration" in finding["cure"]
+    healthy.say("a", **READY)
 
 
-def test_nodes_that_claim_what_is_anothers(start):
-    cluster = start(
+def test_a_network_that_counts_as_unavailable(healthy):
+    healthy.say("a", type="NetworkUnavailable", status="True", reason="NoRouteCreated", message="Node created")
+    finding = healthy.examine().only("node-ready")
+    assert finding["evidence"] == "NetworkUnavailable is True: NoRouteCreated: Node created"
+    assert "--set-node-network-unavailable=false" in finding["cure"]
+    healthy.say("a", type="NetworkUnavailable", status="False", reason="FlannelIsUp", message="")
+
+
+def test_a_clock_that_is_wrong(healthy):
+    healthy.order("clock 3600")
+    finding = healthy.examine().only("clock")
+    assert finding["what"] == "the clock of this host is wrong, or that of the registry"
+    assert finding["evidence"].endswith(f" s behind that of {healthy.url}")
+    assert abs(int(finding["evidence"].split()[2]) - 3600) <= 3
+    healthy.order()
+
+
+@pytest.mark.parametrize("right", ["patch nodes/status", "list nodes", "watch nodes", "get nodes"])
+def test_a_right_that_is_taken_away(healthy, right):
+    healthy.order(f"forbid {right}")
+    finding = healthy.examine().findings["kube-rights"]
+    assert finding["severity"] == "down"
+    assert finding["evidence"] == f"{healthy.url} says that it may not {right}"
+    assert "nodes/status: patch" in finding["cure"]
+    healthy.order()
+    until(lambda: healthy.examine().document["daemon"] == "ready", 20, "the daemon has the right again")
+
+
+def test_a_daemon_that_may_not_write_its_node():
+    """It ends and says why; the doctor says the same without it."""
+    with Lab() as lab:
+        made = Cluster(lab)
+        made.serve(*(ready(host.name, host.subnet) for host in lab.hosts))
+        made.order("forbid patch nodes/status")
+        daemon = made.launch(made.a, "--iface=eth0")
+        assert daemon.wait(20) == 1
+        assert "forbids to patch nodes/status" in daemon.tail()
+        made.install_cni()
+        found = made.examine()
+    assert set(found.findings) == {"daemon", "kube-rights", "subnet-file"}
+    assert found.findings["kube-rights"]["evidence"] == f"{made.url} says that it may not patch nodes/status"
+
+
+def test_a_configuration_of_cni_that_is_empty_dangling_or_gone(healthy):
+    ours = healthy.conf / "10-flannel.conflist"
+    text = ours.read_text()
+    ours.write_text("")
+    assert healthy.examine().only("cni-config")["evidence"] == f"{ours}: it is empty"
+    ours.unlink()
+    ours.symlink_to("gone")
+    assert healthy.examine().only("cni-config")["evidence"] == f"{ours}: a link that leads nowhere, to gone"
+    ours.unlink()
+    assert healthy.examine().only("cni-config")["evidence"].startswith(f"{healthy.conf} holds no file that ends in ")
+    healthy.conf.rmdir()
+    finding = healthy.examine().only("cni-config")
+    assert finding["what"] == "there is no CNI configuration: no pod can start, and the node stays NotReady"
+    assert finding["evidence"] == f"{healthy.conf}: No such file or directory"
+    healthy.conf.mkdir()
+    ours.write_text(text)
+
+
+def test_a_configuration_of_another_network_that_comes_first(healthy):
+    other = healthy.conf / "05-other.conf"
+    other.write_text(json.dumps({"name": "n", "cniVersion": "1.0.0", "type": "bridge"}))
+    finding = healthy.examine().only("cni-config")
+    assert finding["what"] == "the container runtime attaches pods to another network than the overlay"
+    assert finding["evidence"] == f"it takes {other} (bridge); 10-flannel.conflist with the overlay's comes after it"
+    other.write_text("{")
+    finding = healthy.examine().only("cni-config")
+    assert finding["what"] == "a CNI configuration cannot be used"
+    other.unlink()
+
+
+@pytest.mark.parametrize(
+    ("damage", "evidence"),
+    [
+        (lambda path: path.unlink(), "flannel is not there"),
+        (lambda path: path.write_bytes(b""), "flannel is no program that can be run"),
+        (lambda path: path.chmod(0o644), "flannel is no program that can be run"),
+        (lambda path: (path.unlink(), path.symlink_to("gone")), "flannel is a link that leads nowhere, to gone"),
+    ],
+    ids=["gone", "empty", "mode", "dangling"],
+)
+def test_a_plugin_that_is_missing(healthy, damage, evidence):
+    path = healthy.file("bin") / "flannel"
+    program_of_ours = path.read_bytes()
+    damage(path)
+    finding = healthy.examine().only("cni-config")
+    assert finding["what"] == "a program that the CNI configuration names is missing: no pod can start"
+    assert finding["evidence"].endswith(evidence)
+    path.unlink(missing_ok=True)
+    path.write_bytes(program_of_ours)
+    path.chmod(0o755)
+
+
+def test_a_plugin_that_reads_another_subnet_file(healthy):
+    ours = healthy.conf / "10-flannel.conflist"
+    text = ours.read_text()
+    ours.write_text(text.replace("subnet.env", "other.env"))
+    finding = healthy.examine().only("cni-config")
+    assert finding["what"] == "the CNI plugin reads another subnet file than the daemon writes"
+    assert finding["evidence"].startswith(f"{ours} says {healthy.file('a')}/other.env, the daemon has ")
+    ours.write_text(text)
+
+
+def test_a_pipe_in_the_place_of_a_configuration_holds_up_nothing(healthy):
+    pipe = healthy.conf / "01-pipe.conf"
+    os.mkfifo(pipe)
+    finding = healthy.examine().only("cni-config")
+    assert finding["evidence"] == f"{pipe}: it is not a file"
+    pipe.unlink()
+
+
+def test_nodes_that_claim_what_is_anothers():
+    with cluster(
         joined("c", "10.5.2.0/24", "192.168.77.2", created="2026-02-01T00:00:00Z"),
         joined("d", "10.5.9.0/24", "192.168.77.1", created="2026-02-01T00:00:00Z"),
-    )
-    found = cluster.examine()
+    ) as made:
+        found = made.examine()
     found.only("duplicates")
-    addresses, subnets = (it["evidence"] for it in found.document["findings"])
-    assert addresses == (
-        "192.168.77.1 is that of a with 10.5.1.0/24 and d with 10.5.9.0/24; "
-        "192.168.77.2 is that of b with 10.5.2.0/24 and c with 10.5.2.0/24"
+    ours, addresses, subnets = found.document["findings"]
+    assert ours["evidence"].startswith("192.168.77.1 is that of a with 10.5.1.0/24 and d with 10.5.9.0/24; besides ")
+    assert addresses["evidence"] == "192.168.77.2 is that of b with 10.5.2.0/24 and c with 10.5.2.0/24"
+    assert subnets["evidence"] == "10.5.2.0/24 of b and 10.5.2.0/24 of c"
+
+
+def test_the_nat_interface_that_all_nodes_have():
+    """The default route leads by an interface with the same address everywhere, as in many a virtual machine."""
+
+    def nat(host):
+        host.namespace.ip(
+            "link add nat0 type bridge", "link set nat0 up", "address add 10.0.2.15/24 dev nat0",
+            "route add default via 10.0.2.2 dev nat0",
+        )  # fmt: skip
+
+    with cluster(prepare=nat, flags=()) as made:
+        found = made.examine()
+    finding = found.only("duplicates")
+    assert finding["severity"] == "down"
+    assert finding["what"] == "this node is known by 10.0.2.15, and so are others: nat0 is most likely a NAT interface"
+    assert finding["evidence"] == (
+        "10.0.2.15 is that of a with 10.5.1.0/24 and b with 10.5.2.0/24; besides nat0 this host has eth0 [192.168.77.1]"
     )
-    assert subnets == "10.5.2.0/24 of b and 10.5.2.0/24 of c"
+    assert "--iface" in finding["cure"]
+    assert found.not_checked["reach"] == "the daemon knows no other node"
 
 
-def test_a_daemon_that_waits_for_an_api_server_that_is_not_there(able):
+def test_a_node_of_another_backend():
+    with cluster(joined("c", "10.5.9.0/24", "192.168.77.9", backend_type="vxlan")) as made:
+        finding = made.examine().only("other-backend")
+    assert finding["what"] == "1 node of another backend cannot be reached from here"
+    assert finding["evidence"] == "this node has udp; c has vxlan (10.5.9.0/24)"
+
+
+def test_a_node_without_a_podcidr():
     with Lab() as lab:
-        a, url = lab.hosts[0], f"http://{lab.hosts[1].address}:{PORT}"
-        conf = lab.directory / "net-conf.json"
-        conf.write_text(json.dumps(NET_CONF))
-        (lab.directory / "a").mkdir()
-        daemon = a.namespace.start(
-            program(), "--kube-subnet-mgr", "--iface=eth0", f"--net-config-path={conf}", *flags(lab, a, url), name="d"
-        )
-        until((lab.directory / "a/subnet.sock").exists, 20, f"the daemon answers\n{daemon.tail()}")
-        install_cni(lab, lab.directory / "a" / "subnet.env")
-        found = diagnose(a.namespace, *flags(lab, a, url), *cni(lab))
+        made = Cluster(lab)
+        made.serve(ready("a"))
+        daemon = made.launch(made.a, "--iface=eth0")
+        assert daemon.wait(20) == 1
+        assert 'node "a" pod cidr not assigned' in daemon.tail()
+        made.install_cni()
+        found = made.examine()
+    assert set(found.findings) == {"daemon", "node-ready", "subnet-file"}
+    assert found.findings["node-ready"]["what"] == "the node a has no podCIDR, so the daemon gets no subnet"
+    assert "--allocate-node-cidrs" in found.findings["node-ready"]["cure"]
+
+
+def test_a_daemon_that_waits_for_an_api_server_that_is_not_there():
+    with Lab() as lab:
+        made = Cluster(lab)
+        daemon = made.launch(made.a, "--iface=eth0")
+        until((made.file("a") / "subnet.sock").exists, 20, f"the daemon answers\n{daemon.tail()}")
+        made.install_cni()
+        found = made.examine()
     finding = found.only("daemon", "kube-rights", "subnet-file")
     assert finding["what"] == "the daemon is not ready"
     assert finding["evidence"].startswith("waiting for the network's configuration")
-    assert found.findings["kube-rights"]["evidence"].startswith(f"no contact with the API server {url}")
+    assert found.findings["kube-rights"]["evidence"].startswith(f"no contact with the API server {made.url}")
     assert found.document["daemon"] == "starting"

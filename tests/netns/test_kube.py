@@ -1,89 +1,19 @@
 """Two hosts whose registry is Kubernetes: they find each other through an API server, and then need it no more."""
 
-import asyncio
-import json
-import threading
-from contextlib import contextmanager
-
 import pytest
-from kube_api import KubeApi, node
+from kube_api import joined as announced
+from kube_cluster import PORT, TOLD_S, cluster
 from probe import probing
 from running import Log, becomes
 
 from bench.lab import traffic
-from bench.lab.daemon import Overlay, program
-from bench.lab.topology import NETWORK, Lab
 from bench.lab.wait import until
 
-PORT = 6443
-TOLD_S = 10.0
 FLOWS_S = 2.0
 QUIET_S = 15.0
 """From a change to all that follows from it; the longest wait between two tries of a daemon is ten."""
-
-
-class Cluster(Overlay):
-    """Daemons that are told where the API server is, and by their environment which node they are."""
-
-    def __init__(self, lab):
-        super().__init__(lab)
-        self.net_conf = lab.directory / "net-conf.json"
-        self.net_conf.write_text(json.dumps({"Network": NETWORK, "Backend": {"Type": "udp"}}))
-
-    def launch(self, host, *arguments):
-        directory = self.run_directory(host)
-        directory.mkdir(exist_ok=True)
-        flags = {
-            "--kube-api-url": f"http://{self.lab.host('a').address}:{PORT}",
-            "--net-config-path": self.net_conf,
-            "--iface": "eth0",
-            "--subnet-file": directory / "subnet.env",
-        }
-        command = ["env", f"NODE_NAME={host.name}", program(), "--kube-subnet-mgr"]
-        command += [*(f"{flag}={value}" for flag, value in flags.items()), *arguments]
-        process = host.namespace.start(*command, name=f"udp-backend-{host.name}")
-        self._running[host.name] = process
-        return process
-
-
-class Served:
-    """An API server inside a namespace, in a thread with a loop of its own."""
-
-    def __init__(self, namespace, api):
-        self.api = api
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=namespace.call, args=(self._loop.run_forever,))
-
-    def __enter__(self):
-        self._thread.start()
-        self.do(self.api.start)
-        return self
-
-    def __exit__(self, *_):
-        self.do(self.api.stop)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-
-    def do(self, what, *arguments):
-        """Calls a method of the API server where it lives."""
-
-        async def call():
-            found = what(*arguments)
-            return await found if asyncio.iscoroutine(found) else found
-
-        return asyncio.run_coroutine_threadsafe(call(), self._loop).result(TOLD_S)
-
-
-@contextmanager
-def cluster():
-    with Lab() as lab:
-        a = lab.host("a")
-        api = KubeApi(*(node(host.name, host.subnet) for host in lab.hosts), address=a.address, port=PORT)
-        with Served(a.namespace, api) as served, Cluster(lab) as overlay:
-            overlay.start_all()
-            yield overlay, served
-            overlay.stop_all()
+SILENT_S = 60.0
+"""Keepalives are given up after 30 s; a try that was begun before the way is open again may take as long."""
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +60,24 @@ def test_traffic_outlives_the_api_server(joined):
         probe.flows(FLOWS_S)
         log.shows("answers again", 1)
         assert "routes published" not in log.text(), "nothing has changed, so nothing is published"
+
+
+def test_an_api_server_that_is_gone_without_a_word(joined):
+    """No packet of it comes any more, so that a watch stands and says nothing: TCP has to find out."""
+    overlay, served = joined
+    a, b = overlay.lab.hosts
+    rule = f"tcp sport {PORT} drop"
+    rules = f"table inet fault {{ chain input {{ type filter hook input priority -400; {rule}; }}; }}\n"
+    with probing(a.pod, b.pod, b.pod_address) as probe:
+        b.namespace.run("nft", "-f", "-", text=rules)
+        becomes(overlay, b, "degraded", SILENT_S)
+        probe.flows(FLOWS_S)
+        served.do(served.api.put, announced("c", "10.5.9.0/24", "192.168.77.9"))
+        b.namespace.run("nft", "delete", "table", "inet", "fault")
+        until(lambda: {"a", "c"} == {it["node"] for it in overlay.status(b)["peers"]}, SILENT_S, "c is not seen")
+        becomes(overlay, b, "ready", QUIET_S)
+        probe.flows(FLOWS_S)
+    served.do(served.api.delete, "c")
 
 
 def test_another_podcidr_is_followed_by_both(joined):

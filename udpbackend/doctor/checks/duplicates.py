@@ -1,7 +1,8 @@
 """Whether two nodes claim the same subnet or are known by the same public IP.
 
 Looks at the leases as the daemon has them. A registry of Kubernetes leaves such nodes out, so there the API server is
-asked for what the nodes themselves say.
+asked for what the nodes themselves say. A public IP that is ours too is a case of its own: as a rule all nodes have
+chosen the NAT interface that looks the same on each of them, and then this one has no peers left to ask.
 """
 
 from __future__ import annotations
@@ -11,11 +12,14 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from udpbackend.doctor.api import cluster
+from udpbackend.doctor.checks.interface import CHOOSE
 from udpbackend.doctor.facts import Facts
 from udpbackend.doctor.finding import Finding, NotChecked, Results, count, named
 from udpbackend.doctor.peers import called
 from udpbackend.errors import UdpBackendError
 from udpbackend.model import Prefix
+
+BRIDGE = "cni0"
 
 
 class Claim(NamedTuple):
@@ -27,27 +31,40 @@ class Claim(NamedTuple):
     subnets: Sequence[str]
 
 
+class Here(NamedTuple):
+    """By what this node is known."""
+
+    public_ip: str
+    interface: str
+    others: str
+    """The other interfaces that it could have chosen, with their addresses."""
+
+
 async def look(facts: Facts) -> Results:
     """Subnets that overlap, public IPs that occur twice."""
+    here = _here(facts)
     if facts.kubernetes:
         try:
-            return judge(await _of_nodes(facts))
+            return judge(await _of_nodes(facts), here)
         except UdpBackendError as error:
-            return [*judge(_of_report(facts)), NotChecked(f"the nodes of Kubernetes are not known: {error}")]
+            return [*judge(_of_report(facts), here), NotChecked(f"the nodes of Kubernetes are not known: {error}")]
     if facts.report is None:
         return [NotChecked("no daemon answers, so its leases are not known")]
-    return judge(_of_report(facts))
+    return judge(_of_report(facts), here)
 
 
-def judge(claims: Sequence[Claim]) -> list[Finding]:
+def judge(claims: Sequence[Claim], here: Here | None = None) -> list[Finding]:
     """Everything that is claimed twice."""
     found = []
-    if twice := _addresses(claims):
+    twice = _addresses(claims)
+    if here and (whose := twice.pop(here.public_ip, None)):
+        found.append(_shared(here, whose))
+    if twice:
         found.append(
             Finding(
                 "part",
                 f"{count(len(twice), 'public IP')} of more than one node: packets for one of them reach another",
-                named(twice),
+                named(sorted(f"{address} is that of {whose}" for address, whose in twice.items())),
                 "give each node an address of its own: --iface or --public-ip on the nodes that show a NAT address, or "
                 "delete the lease of a node that is gone",
             )
@@ -64,13 +81,23 @@ def judge(claims: Sequence[Claim]) -> list[Finding]:
     return found
 
 
-def _addresses(claims: Sequence[Claim]) -> list[str]:
+def _shared(here: Here, whose: str) -> Finding:
+    return Finding(
+        "down",
+        f"this node is known by {here.public_ip}, and so are others: {here.interface} is most likely a NAT interface",
+        f"{here.public_ip} is that of {whose}; besides {here.interface} this host has {here.others or 'no interface'}",
+        f"{CHOOSE}, on every node; behind NAT give each node its own --public-ip; if the others are gone for good, "
+        "delete their nodes or leases",
+    )
+
+
+def _addresses(claims: Sequence[Claim]) -> dict[str, str]:
+    """Addresses that occur more than once, and whose they are."""
     holders: dict[str, list[str]] = {}
     for claim in claims:
         if claim.public_ip:
             holders.setdefault(claim.public_ip, []).append(f"{claim.node} with {','.join(claim.subnets)}")
-    found = (f"{address} is that of {' and '.join(it)}" for address, it in holders.items() if len(it) > 1)
-    return sorted(found)
+    return {address: " and ".join(it) for address, it in holders.items() if len(it) > 1}
 
 
 def _overlaps(claims: Sequence[Claim]) -> Iterable[str]:
@@ -81,6 +108,15 @@ def _overlaps(claims: Sequence[Claim]) -> Iterable[str]:
         for (one, node), (other, neighbour) in pairwise(order):
             if one.overlaps(other):
                 yield f"{one} of {node} and {other} of {neighbour}"
+
+
+def _here(facts: Facts) -> Here | None:
+    if facts.running is None:
+        return None
+    chosen = facts.running[1]
+    taken = (chosen.name, chosen.overlay_device, BRIDGE)
+    others = (link for link in facts.links if link.usable() and link.name not in taken)
+    return Here(chosen.public_ip, chosen.name, ", ".join(map(str, others)))
 
 
 def _of_report(facts: Facts) -> list[Claim]:

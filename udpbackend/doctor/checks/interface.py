@@ -1,7 +1,8 @@
 """Whether the interface that was chosen is the one by which the nodes reach each other.
 
 The usual mistake: the default route leads through an interface that looks the same on every node (the NAT interface of
-a virtual machine, a bridge for containers), so that all nodes are known by one address, or by one that nobody reaches.
+a virtual machine, a bridge for containers). Where the nodes are then known by one address, that is found by
+duplicates.py, which knows what every node says; here it is an address that nobody reaches, or only by another way.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from udpbackend.doctor.facts import Facts
 from udpbackend.doctor.finding import Finding, NotChecked, Results, count, named
 from udpbackend.doctor.routes import Way, ways
 from udpbackend.host.interface import Link
-from udpbackend.observe.report import Interface, Peer
+from udpbackend.observe.report import Interface
 
 CHOOSE = "choose the interface by which the nodes reach each other, with --iface or --iface-can-reach"
 
@@ -24,7 +25,7 @@ async def look(facts: Facts) -> Results:
     if facts.running is None:
         return [NotChecked(f"{facts.why_not_running}, so its interface is not known")]
     interface = facts.running[1]
-    found = [*own(interface, facts.peers, facts.links)]
+    found = own(interface, facts.links)
     asked, unasked = peers.choose(facts.peers)
     targets = {it.public_ip: str(it) for it in asked if str(it.public_ip) != interface.public_ip}
     # From the daemon's own address where it still has it: rules may send by the source.
@@ -33,31 +34,19 @@ async def look(facts: Facts) -> Results:
     return [*found, *unasked]
 
 
-def own(interface: Interface, others: Sequence[Peer], links: Sequence[Link]) -> list[Finding]:
+def own(interface: Interface, links: Sequence[Link]) -> list[Finding]:
     """Our own public IP."""
-    found = []
     public_ip, name = interface.public_ip, interface.name
-    if same := [peer for peer in others if peer.public_ip == public_ip]:
-        whose = named([f"{it.node or 'another node'} ({','.join(it.subnets)})" for it in same])
-        elsewhere = ", ".join(str(link) for link in links if link.usable() and link.name not in (name, "cni0"))
-        found.append(
-            Finding(
-                "down",
-                f"this node is known by {public_ip}, and so are others: {name} is most likely a NAT interface",
-                f"{public_ip} is also that of {whose}; besides {name} this host has {elsewhere or 'no interface'}",
-                f"{CHOOSE}, on every node; behind NAT give each node its own --public-ip",
-            )
+    if public_ip != interface.address or _held(links, public_ip):
+        return []
+    return [
+        Finding(
+            "down",
+            f"this node is known by {public_ip}, which no interface of it has any longer",
+            f"this host has {', '.join(map(str, links))}; no --public-ip says that somebody else has it",
+            f"ip address add {public_ip} dev {name}, or restart the daemon so that it takes the new address",
         )
-    if public_ip == interface.address and not _held(links, public_ip):
-        found.append(
-            Finding(
-                "down",
-                f"this node is known by {public_ip}, which no interface of it has any longer",
-                f"this host has {', '.join(map(str, links))}; no --public-ip says that somebody else has it",
-                f"ip address add {public_ip} dev {name}, or restart the daemon so that it takes the new address",
-            )
-        )
-    return found
+    ]
 
 
 def to_peers(interface: Interface, names: Mapping[IPv4Address, str], found: Mapping[IPv4Address, Way]) -> list[Finding]:

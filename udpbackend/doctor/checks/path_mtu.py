@@ -52,7 +52,7 @@ async def look(facts: Facts) -> Results:
         silent = found.count("silent")
         unasked = [*unasked, NotChecked(f"{silent} of {len(asked)} peers answer not even small packets")]
     if not asked:
-        unasked = [NotChecked("there is no other node")]
+        unasked = [NotChecked("the daemon knows no other node")]
     learned = await _learned(facts) if narrow else {}
     return [*judge(narrow, learned, mtu, facts.running[0].backend), *unasked]
 

@@ -63,7 +63,7 @@ async def look(facts: Facts) -> Results:
         return [NotChecked(f"the backend {network.backend} has no device that could be asked")]
     asked, unasked = peers.choose(facts.peers)
     if not asked:
-        return [NotChecked("there is no other node")]
+        return [NotChecked("the daemon knows no other node")]
     async with Echo() as echo:
         silent = await asyncio.gather(*(_ask(echo, peer, interface.address, network.port) for peer in asked))
     return [*judge([it for it in silent if it], len(asked), network.port), *unasked]
