@@ -79,8 +79,8 @@ def cluster(backend=UDP, *, ipv6=False, prepare=lambda _: None):
         prepare(lab)
         a = lab.host("a")
         nodes = [node(it.name, it.subnet, *([it.subnet6] if ipv6 else [])) for it in lab.hosts]
-        with Served(a.namespace, KubeApi(*nodes, address=a.address, port=PORT)) as served:
-            with Cluster(lab, backend) as overlay:
-                overlay.start_all()
-                yield overlay, served
-                overlay.stop_all()
+        api = KubeApi(*nodes, address=a.address, port=PORT)
+        with Served(a.namespace, api) as served, Cluster(lab, backend) as overlay:
+            overlay.start_all()
+            yield overlay, served
+            overlay.stop_all()
