@@ -125,6 +125,15 @@ async def test_in_a_pod(secure, tmp_path, authority, monkeypatch):
     async with watched(given) as it:
         assert await it.names() == {"a"}
         assert it.registry.state.source == secure.url
+        await secure.watched()
+        # A kubelet puts a new token in the place of the old one well before that is no longer taken.
+        (tmp_path / "new").write_text(SECOND)
+        (tmp_path / "new").replace(tmp_path / "token")
+        secure.token = SECOND
+        secure.drop_watches()
+        await secure.until(lambda: secure.of("WATCH")[-1].headers["Authorization"] == f"Bearer {SECOND}")
+        await it.until(lambda state: state.degraded is None)
+        assert it.quiet
 
 
 async def test_a_server_that_is_not_the_clusters_is_not_spoken_to(secure, tmp_path):

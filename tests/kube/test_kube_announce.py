@@ -221,6 +221,27 @@ async def test_another_subnet_or_address_of_our_own_needs_a_new_start(api, tmp_p
                 await it.running
 
 
+@pytest.mark.parametrize("watching", [True, False], ids=["watched", "missed"])
+async def test_a_node_made_anew_with_another_podcidr_needs_a_new_start(api, tmp_path, watching):
+    """Its kubelet makes it without one; the cluster gives it one later."""
+    async with watched(settings(api, tmp_path)) as it:
+        await it.next()
+        await api.watched()
+        if not watching:
+            await api.stop()
+            await it.until(lambda state: state.degraded)
+        api.delete("a")
+        api.put(node("a", uid="another"))
+        if not watching:
+            await api.start()
+        await api.until(lambda: api.annotations("a") == UDP_TEXTS)
+        assert not it.running.done()
+        api.change("a", lambda node: node["spec"].update(podCIDR="10.244.7.0/24", podCIDRs=["10.244.7.0/24"]))
+        async with asyncio.timeout(5):
+            with pytest.raises(RestartNeededError, match=r"from 10\.244\.1\.0/24 to 10\.244\.7\.0/24"):
+                await it.running
+
+
 async def test_a_subnet_of_our_own_that_makes_no_sense_is_not_followed(api, tmp_path, caplog):
     async with watched(settings(api, tmp_path)) as it:
         await it.next()

@@ -90,6 +90,19 @@ async def test_410_in_the_middle_of_a_list_begins_it_anew(tmp_path):
             ]
 
 
+async def test_a_list_that_breaks_off_is_no_list(tmp_path):
+    many = [joined(f"n{i}", f"10.244.{i % 256}.{i // 256 * 16}/28", f"198.51.{i // 256}.{i % 256}") for i in range(150)]
+    async with KubeApi(*many, node("a", "10.244.255.128/28")) as api, watched(settings(api, tmp_path)) as it:
+        assert len((await it.next()).leases) == 151
+        await api.watched()
+        api.torn = 3
+        api.drop_watches()
+        await it.until(lambda state: state.degraded and "no contact with the API server" in state.degraded)
+        await it.until(lambda state: state.degraded is None)
+        assert api.torn == 0
+        assert it.quiet
+
+
 async def test_an_api_server_away_for_long_drops_nobody(api, tmp_path, caplog, monkeypatch):
     caplog.set_level(logging.INFO, LOG)
     pauses = []
@@ -121,6 +134,24 @@ async def test_an_outage_ends_in_the_difference(api, tmp_path):
         api.put(joined("d", "10.244.4.0/24", "192.0.2.4"))
         await api.start()
         assert await it.names() == {"a", "c", "d"}
+        assert it.quiet
+
+
+async def test_a_peer_made_anew_whose_podcidr_another_has_by_now(api, tmp_path):
+    async with watched(settings(api, tmp_path)) as it:
+        await it.next()
+        await api.watched()
+        await api.stop()
+        await it.until(lambda state: state.degraded)
+        api.delete("b")
+        api.put(joined("new", "10.244.2.0/24", "192.0.2.9", created="2026-03-01T00:00:00Z"))
+        api.put(joined("b", "10.244.7.0/24", "192.0.2.2", created="2026-03-02T00:00:00Z"))
+        await api.start()
+        leases = (await it.next()).leases
+        assert [(it.node, str(it.subnet), str(it.public_address)) for it in leases[1:]] == [
+            ("new", "10.244.2.0/24", "192.0.2.9"),
+            ("b", "10.244.7.0/24", "192.0.2.2"),
+        ]
         assert it.quiet
 
 

@@ -21,11 +21,13 @@ UDP = {"Type": "udp"}
 class Cluster(Overlay):
     """Daemons that are told where the API server is, and by their environment which node they are."""
 
-    def __init__(self, lab, backend):
-        super().__init__(lab)
+    def __init__(self, lab, backend, *, confine=lambda _: (), arguments=(), **more_conf):
+        """`confine`: what to put before a daemon with this run directory; `more_conf`: more keys of the network's."""
+        super().__init__(lab, *arguments)
+        self._confine = confine
         self.net_conf = lab.directory / "net-conf.json"
         ipv6 = {"EnableIPv6": True, "IPv6Network": NETWORK6} if lab.ipv6 else {}
-        self.net_conf.write_text(json.dumps({"Network": NETWORK, "Backend": backend, **ipv6}))
+        self.net_conf.write_text(json.dumps({"Network": NETWORK, "Backend": backend, **ipv6, **more_conf}))
 
     def launch(self, host, *arguments):
         directory = self.run_directory(host)
@@ -36,8 +38,8 @@ class Cluster(Overlay):
             "--iface": "eth0",
             "--subnet-file": directory / "subnet.env",
         }
-        command = ["env", f"NODE_NAME={host.name}", program(), "--kube-subnet-mgr"]
-        command += [*(f"{flag}={value}" for flag, value in flags.items()), *arguments]
+        command = [*self._confine(directory), "env", f"NODE_NAME={host.name}", program(), "--kube-subnet-mgr"]
+        command += [*(f"{flag}={value}" for flag, value in flags.items()), *self._arguments, *arguments]
         process = host.namespace.start(*command, name=f"udp-backend-{host.name}")
         self._running[host.name] = process
         return process
@@ -73,14 +75,14 @@ class Served:
 
 
 @contextmanager
-def cluster(backend=UDP, *, ipv6=False, prepare=lambda _: None):
+def cluster(backend=UDP, *, ipv6=False, prepare=lambda _: None, **of_cluster):
     """Two nodes that are ready; `prepare` is done to the laboratory before there is a daemon."""
     with Lab(ipv6=ipv6) as lab:
         prepare(lab)
         a = lab.host("a")
         nodes = [node(it.name, it.subnet, *([it.subnet6] if ipv6 else [])) for it in lab.hosts]
         api = KubeApi(*nodes, address=a.address, port=PORT)
-        with Served(a.namespace, api) as served, Cluster(lab, backend) as overlay:
+        with Served(a.namespace, api) as served, Cluster(lab, backend, **of_cluster) as overlay:
             overlay.start_all()
             yield overlay, served
             overlay.stop_all()

@@ -111,3 +111,18 @@ def test_an_older_python_is_told_so(program, tmp_path):
     assert (status, err, found["code"]) == (1, "", 999)
     assert " needs python3 3.9 or newer on this host: /" in found["msg"]
     assert found["msg"].endswith(" is 3.8")
+
+
+@pytest.mark.parametrize("command", ["ADD", "DEL", "STATUS"])
+def test_a_python_without_half_of_its_library_is_told_so(program, tmp_path, command):
+    """As in Debian's python3-minimal, which has no json."""
+    code = "import runpy, sys; sys.modules['json'] = None; runpy.run_path(sys.argv[1], run_name='__main__')"
+    minimal = tmp_path / "python3"
+    minimal.write_text(f'#!/bin/sh\nexec {sys.executable} -I -S -c "{code}" "$3"\n')
+    minimal.chmod(0o755)
+    status, out, err = run(program, f"{tmp_path}:/usr/bin:/bin", CNI_COMMAND=command)
+    found = json.loads(out)
+    assert (status, err, found["code"]) == (1, "", 999)
+    assert found["msg"].startswith("the CNI plugin of udp-backend needs the whole standard library on this host: /")
+    assert " lacks json " in found["msg"]
+    assert out == json.dumps(found, indent=4)

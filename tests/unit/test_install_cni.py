@@ -225,6 +225,17 @@ def test_a_directory_in_the_way_is_refused_before_anything_is_changed(host):
     assert host.files() == []
 
 
+@pytest.mark.parametrize("above", [False, True], ids=["itself", "above it"])
+def test_a_directory_that_is_a_dangling_link_is_named_and_left_alone(host, above):
+    link = host.plugin.parent.parent if above else host.plugin.parent
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to("gone")
+    with pytest.raises(HostError) as caught:
+        host.run(source=False)
+    assert str(caught.value) == f"cannot install {host.plugin}: {link} is a link that leads nowhere, to gone"
+    assert host.files() == [str(link.relative_to(host.folder))]
+
+
 def test_a_place_that_cannot_be_written_is_found_before_the_plugin_is_replaced(host):
     host.plugin.parent.mkdir(parents=True)
     host.plugin.write_text("old")

@@ -13,6 +13,13 @@ import udpbackend
 VERSIONS = ("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
 """Of the CNI specification, oldest first."""
 
+INCOMPLETE = """{
+    "code": 999,
+    "msg": "the CNI plugin of udp-backend needs the whole standard library on this host: %s lacks %s (Debian has all \
+of it in python3, not in python3-minimal)"
+}"""
+"""Distributions split Python; without json there is nobody else to print this."""
+
 MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "i686": "386", "armv7l": "arm"}
 """Names of Go where they differ from the kernel's."""
 
@@ -26,8 +33,11 @@ def main() -> int:
     if command == "VERSION":
         sys.stdout.write(version_text())
         return 0
-    from udpbackend.cni.commands import run  # noqa: PLC0415 half of the time that VERSION takes
-
+    try:
+        from udpbackend.cni.commands import run  # noqa: PLC0415 half of the time that VERSION takes
+    except ImportError as error:
+        sys.stdout.write(INCOMPLETE % (sys.executable, error.name))
+        return 1
     return run(command)
 
 

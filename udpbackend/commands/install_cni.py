@@ -93,7 +93,7 @@ class Staged:
         try:
             if self._path.is_dir() and not self._path.is_symlink():
                 raise IsADirectoryError(0, "it is a directory, expected a file or nothing")
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            _make_folder(self._path.parent)
             with ExitStack() as stack:
                 self._folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
                 stack.callback(os.close, self._folder)
@@ -136,6 +136,13 @@ class Staged:
 
     def _failed(self, error: OSError) -> HostError:
         return HostError(f"cannot install {self._path}: {error.strerror}")
+
+
+def _make_folder(folder: Path) -> None:
+    for it in (folder, *folder.parents):
+        if it.is_symlink() and not it.exists():
+            raise FileNotFoundError(0, f"{it} is a link that leads nowhere, to {it.readlink()}")
+    folder.mkdir(parents=True, exist_ok=True)
 
 
 def _check_answer(path: Path) -> None:
