@@ -12,7 +12,7 @@ from bench.lab.topology import NETWORK, Lab
 from bench.lab.wait import until
 
 READY_S = 20.0
-TOKEN = "secret"
+TOKEN = "secret"  # noqa: S105 nobody else has one
 PEER = {"kube-subnet-manager": "true", "backend-type": "", "backend-data": "null", "public-ip": "192.168.77.2"}
 
 pytestmark = pytest.mark.usefixtures("able")
