@@ -23,7 +23,7 @@ HAS_PYTHON_H = import os, sys, sysconfig; sys.exit(not os.path.exists(sysconfig.
 
 include native/check.mk
 
-.PHONY: help setup packages demo test test-packages check clean bench bench-quick bench-scale bench-docs bench-micro bench-packages
+.PHONY: help setup packages demo test test-packages check clean bench bench-quick bench-scale bench-soak bench-docs bench-micro bench-packages
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
@@ -70,6 +70,9 @@ bench-scale: bench-packages ## 5,000 nodes in etcd, 1,000 changes a second, in t
 	@missing=; need() { command -v "$$1" >/dev/null 2>&1 || missing="$$missing $$2"; }; \
 	need etcd etcd-server; need etcdctl etcd-client; $(INSTALL_MISSING)
 	@$(BIN)/python -m bench scale $(ARGS)
+
+bench-soak: bench-packages ## whether a daemon grows by an hour of load (ARGS='--minutes 5' for less)
+	@$(BIN)/python -m bench soak $(ARGS)
 
 # Against the C code itself, with the programs of bench/micro, each built with the archive of all native/*.c.
 MICRO := $(patsubst bench/micro/%.c,%,$(wildcard bench/micro/*.c))

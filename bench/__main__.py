@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from bench import congestion, docs, links, measure, plan, result, scale, show, surroundings, systems, workloads
+from bench import congestion, docs, links, measure, plan, result, scale, show, soak, surroundings, systems, workloads
 from bench.lab import rootless
 from bench.lab.cleanup import sigterm_unwinds
 from bench.lab.wait import LabError
@@ -118,14 +118,15 @@ def _finish(document: result.Document, path: Path, progress: Progress) -> None:
     progress.say(f"figures are in {path}")
 
 
+COMMANDS = {"docs": docs.main, "scale": scale.main, "soak": soak.main}
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """The program."""
     words = list(sys.argv[1:] if argv is None else argv)
     try:
-        if words[:1] == ["docs"]:
-            return docs.main(words[1:])
-        if words[:1] == ["scale"]:
-            return scale.main(words[1:])
+        if words and words[0] in COMMANDS:
+            return COMMANDS[words[0]](words[1:])
         options = parser().parse_args(words)
         rootless.become_able("run it as root")
         with sigterm_unwinds():
@@ -147,6 +148,7 @@ def _choices() -> str:
             {
                 "docs [JSON]": "render docs/benchmarks.md; `make bench-docs` brings what that needs",
                 "scale": "thousands of nodes in etcd: start, and latency while their leases change; see its --help",
+                "soak": "whether a daemon grows by an hour of load; see its --help",
             },
         ),
         ("systems", {name: system.what for name, system in systems.BY_NAME.items()}),

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import plots, scale_page, show, surroundings, systems
+from bench import plots, scale_page, show, soak, surroundings, systems
 from bench.lab.wait import LabError
 from bench.show import Index, Row
 from bench.systems import SCALED
@@ -193,11 +193,22 @@ def pictures(document: Document) -> str:
     return "\n\n".join(f"![{name}]({PLOTS}/{name}.svg)" for name in names) or NOTHING
 
 
+def _recorded(name: str, section: Callable[[Any, Any], str]) -> str:
+    """A section of its own, if the run that measures it is recorded beside the plots."""
+    recorded = PAGE.parent / PLOTS / f"{name}.json"
+    return section(json.loads(recorded.read_text()), markdown) if recorded.exists() else ""
+
+
 def cluster(document: Document) -> str:
-    """The section on thousands of nodes in etcd, if the run that measures it is recorded beside the plots."""
+    """Thousands of nodes in etcd."""
     del document
-    recorded = PAGE.parent / PLOTS / "scale.json"
-    return scale_page.section(json.loads(recorded.read_text()), markdown) if recorded.exists() else ""
+    return _recorded("scale", scale_page.section)
+
+
+def soaked(document: Document) -> str:
+    """An hour of load."""
+    del document
+    return _recorded("soak", soak.section)
 
 
 MARKS: dict[str, Callable[[Document], str]] = {
@@ -207,6 +218,7 @@ MARKS: dict[str, Callable[[Document], str]] = {
     "pump": pump,
     "scale": scale,
     "cluster": cluster,
+    "soak": soaked,
     "versions": versions,
     "machine": machine,
     "plots": pictures,

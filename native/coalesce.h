@@ -16,7 +16,7 @@
 
 #define COALESCE_PACKETS 512       /* in one batch */
 #define COALESCE_SEGMENTS 64       /* in one group: UDP_GRO_CNT_MAX of linux/net/ipv4/udp_offload.c */
-#define COALESCE_BYTES 65000       /* of a super-packet; with a link header it must stay below gso_max_size */
+#define COALESCE_BYTES 65521       /* of a super-packet: with a link header (14) just below gso_max_size, 65536 */
 #define COALESCE_HEADERS_MAX 128   /* 40 + 60, and room */
 #define COALESCE_BUCKETS 256
 #define COALESCE_NONE UINT16_MAX

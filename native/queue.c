@@ -11,7 +11,13 @@
  * queue looks for the next one for some microseconds before it sleeps, giving way to whoever wants the core, because on
  * a virtual machine to wake a core that sleeps costs more than the whole way of the packet. A stream never gets there.
  *
- * Around each pair of batches the generation is odd. A table loaded then stays valid until it is even again; both
+ * A core that is shared is given away after every batch received, and after a whole batch of packets sent. The program
+ * that reads what was delivered then finds it in the cache, and before its socket overflows; who acknowledges or waits for
+ * acknowledgements works on. Without, the scheduler lets each of them run for milliseconds, and every copy on the way
+ * reads what has long left the cache. When nobody else wants the core a yield costs next to nothing. A packet that came
+ * alone is another matter: its receiver is woken, and whoever else wants the core would keep it for longer.
+ *
+ * Around each batch the generation is odd. A table loaded then stays valid until it is even again; both
  * accesses are sequentially consistent, so a publisher that has swapped the pointer and then reads an even generation
  * knows that the next batch will see its table.
  *
@@ -196,21 +202,47 @@ uint32_t queue_offloads(const struct queue *q)
 	       (q->udp.gro ? UDPB_OFFLOAD_UDP_GRO : 0);
 }
 
-/* One batch each way under one table. Returns how many packets were found, or -errno when the TUN is gone. */
-static int batches(struct queue *q, int64_t now)
+/* The published table, valid until `leave`. */
+static const struct table *enter(struct queue *q)
+{
+	atomic_store(&q->generation, atomic_load_explicit(&q->generation, memory_order_relaxed) + 1);
+	return atomic_load(q->table);
+}
+
+static void leave(struct queue *q)
 {
 	uint64_t generation = atomic_load_explicit(&q->generation, memory_order_relaxed);
-	const struct table *table;
-	int received, sent = 0;
 
-	atomic_store(&q->generation, generation + 1);
-	table = atomic_load(q->table);
-	received = receive_batch(&q->receive, table, now);
+	atomic_store_explicit(&q->generation, generation + 1, memory_order_release);
+}
+
+/* The sending half of `batches`. */
+static int send_out(struct queue *q, int64_t now)
+{
+	const struct table *table = enter(q);
+	int found = 0;
+
 	if (transmit_blocked(&q->transmit))
 		transmit_resume(&q->transmit, table, now);
 	if (!transmit_blocked(&q->transmit))
-		sent = transmit_batch(&q->transmit, table, now);
-	atomic_store_explicit(&q->generation, generation + 2, memory_order_release);
+		found = transmit_batch(&q->transmit, table, now);
+	leave(q);
+	return found;
+}
+
+/* One batch each way, and way given to others after what keeps them busy. Returns how many packets were found, or -errno
+ * when the TUN is gone. */
+static int batches(struct queue *q, int64_t now)
+{
+	int received = receive_batch(&q->receive, enter(q), now);
+	int sent;
+
+	leave(q);
+	if (received > 0 && q->lone_waits == 0)
+		sched_yield();
+	sent = send_out(q, now);
+	if (sent == TRANSMIT_PACKETS)
+		sched_yield();
 	if (received < 0 || sent < 0)
 		return received < 0 ? received : sent;
 	return received + sent;

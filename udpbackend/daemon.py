@@ -25,6 +25,7 @@ from udpbackend.host.addresses import select_endpoint
 from udpbackend.host.leftovers import remove_leftovers
 from udpbackend.host.netlink import Netlink
 from udpbackend.host.rules import HostRules
+from udpbackend.memory import keep_large_blocks_apart
 from udpbackend.model import Endpoint, Lease, NetworkConfig, Snapshot
 from udpbackend.observe.http import Server
 from udpbackend.observe.metrics import Metrics
@@ -47,6 +48,7 @@ def run(settings: Settings) -> int:
     """Runs the daemon until SIGTERM or SIGINT, or until its lease is revoked; 0 then, UdpBackendError otherwise."""
     log.setup(settings.verbosity)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
+    keep_large_blocks_apart()
     uvloop.run(Daemon(settings).main())
     return 0
 

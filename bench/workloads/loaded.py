@@ -22,11 +22,11 @@ _serial = itertools.count()
 
 
 @contextmanager
-def background(way: Way, seconds: float, *options: str) -> Iterator[Process]:
+def background(way: Way, seconds: float, *options: str, port: int = PORT) -> Iterator[Process]:
     """iperf3 that sends for a fixed time while the context goes on; its output can be read when it has ended."""
-    command = ["iperf3", "--client", way.address, "--bind", way.source, "--port", str(PORT), "--json"]
+    command = ["iperf3", "--client", way.address, "--bind", way.source, "--port", str(port), "--json"]
     command += ["--time", str(round(seconds)), *options]
-    with iperf_server(way.server, PORT, way.address):
+    with iperf_server(way.server, port, way.address):
         process = way.client.start(*command, name=f"background-{next(_serial)}")
         try:
             yield process

@@ -160,7 +160,11 @@ static void check(const uint8_t *input, size_t len, const struct virtio_net_hdr 
 		} else if (source->count == 1) {
 			check_whole(source, bytes, len, header);
 		} else {
-			check_segments(source, &packet, header, aimed);
+			struct virtio_net_hdr meant = *header;
+
+			if (!(header->flags & VIRTIO_NET_HDR_F_NEEDS_CSUM)) /* then nothing else in it says where to begin */
+				meant.csum_start = packet.header_bytes;
+			check_segments(source, &packet, &meant, aimed);
 			if (aimed)
 				REQUIRE(!memcmp(input, bytes, len));
 		}

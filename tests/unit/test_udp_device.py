@@ -3,6 +3,7 @@
 import asyncio
 import os
 import select
+import threading
 
 import pytest
 import uvloop
@@ -15,6 +16,7 @@ class Dataplane:
 
     def __init__(self):
         self.did = []
+        self.running = threading.Event()
         self._fd = -1
 
     def open_queue(self, _queue, _tun_fd, _udp_fd):
@@ -27,6 +29,7 @@ class Dataplane:
 
     def run(self, _queue, stop_fd):
         self.did.append("lent")
+        self.running.set()
         select.select([stop_fd], [], [])
         self.did.append("given back")
         return 0
@@ -56,18 +59,28 @@ def device():
     return make
 
 
-def test_a_lent_queue_is_turned_by_a_thread_and_given_back(device):
+def test_a_queue_stays_lent_over_a_series_of_work_and_is_taken_back_later(device, monkeypatch):
     async def check():
         made = device()
-        async with made.lent():
-            pass
+        for _ in range(2):
+            async with made.lent():
+                pass
+            await made._take_back()
+        assert await asyncio.to_thread(made._dataplane.running.wait, 10)
+        before = list(made._dataplane.did)
+        monkeypatch.setattr(made, "_lent_until", 0.0)
+        await made._take_back()
+        await made._take_back()
+        after = list(made._dataplane.did)
         await made.close()
+        assert before == ["open", "lent"]
+        assert after == ["open", "lent", "given back"]
         assert made._dataplane.did == ["open", "lent", "given back", "close"]
 
     uvloop.run(check())
 
 
-def test_a_device_closed_while_its_queue_is_lent_waits_for_it(device):
+def test_a_queue_that_is_still_lent_is_closed_like_any_other(device):
     async def check():
         made = device()
         async with made.lent():

@@ -124,3 +124,9 @@ def make_backend(context: Context) -> Backend:
         expected = " or ".join(f'"{name}"' for name in BACKENDS)
         raise ConfigError(f"unknown backend type: {kind} (Backend.Type: expected {expected})")
     return cast("Backend", import_module(f"udpbackend.backends.{BACKENDS[kind]}").backend(context))
+
+
+def option_mtu(kind: str, mtu: int) -> int:
+    """What Backend.MTU has to say for an overlay of `mtu` bytes: a backend may count its headers in."""
+    module = import_module(f"udpbackend.backends.{BACKENDS[kind]}")
+    return mtu + int(getattr(module, "OPTION_MTU_ADDS", 0))

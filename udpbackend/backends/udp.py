@@ -20,7 +20,7 @@ from ipaddress import IPv4Address, IPv6Address
 from udpbackend.backends.backend import BackendFacts, Context, Overlay
 from udpbackend.backends.udp_config import UdpOptions
 from udpbackend.backends.udp_device import Device, Plan, refuse_others_device
-from udpbackend.dataplane.native import CounterInfo, Dataplane, counter_infos, pack_route
+from udpbackend.dataplane.native import ROUTE, CounterInfo, Dataplane, counter_infos, pack_route
 from udpbackend.dataplane.tun import check_tun_access
 from udpbackend.errors import ConfigError, HostError
 from udpbackend.host import overlay_plan
@@ -224,7 +224,7 @@ class UdpBackend:
         """Thousands of Python objects take long enough to be felt by packets."""
         return self._device.lent() if self._device is not None and leases >= LONG_LEASES else nullcontext()
 
-    def _pack(self, snapshot: Snapshot) -> tuple[bytes, int]:
+    def _pack(self, snapshot: Snapshot) -> tuple[bytearray, int]:
         """The route table: the other nodes' subnets, and as local ones our own and every address of this host.
 
         Also how many of the former there are. A node that carries no IPv6 knows no node's IPv6 subnet.
@@ -233,11 +233,15 @@ class UdpBackend:
         own, port = self._own, self.port
         if own is not None:
             local |= {subnet for subnet in (own.subnet, own.ipv6_subnet) if subnet is not None}
-        rows = [pack_route(it.subnet, it.public_ip, port) for it in snapshot.leases if it.subnet not in local]
+        table = bytearray(b"".join(map(pack_route, local)))
+        for it in snapshot.leases:
+            if it.subnet not in local:
+                table += pack_route(it.subnet, it.public_ip, port)
         if own is not None and own.ipv6_subnet is not None:
-            both = [(it.ipv6_subnet, it.public_ip) for it in snapshot.leases if it.ipv6_subnet and takes_ipv6(it)]
-            rows += [pack_route(subnet, public_ip, port) for subnet, public_ip in both if subnet not in local]
-        return b"".join([*(pack_route(prefix) for prefix in local), *rows]), len(rows)
+            for it in snapshot.leases:
+                if it.ipv6_subnet and it.ipv6_subnet not in local and takes_ipv6(it):
+                    table += pack_route(it.ipv6_subnet, it.public_ip, port)
+        return table, len(table) // ROUTE.size - len(local)
 
     def _require_ipv6(self) -> None:
         if self.mtu < IPV6_MIN_MTU_BYTES:

@@ -25,6 +25,9 @@ log = logging.getLogger(__name__)
 RETRY_S = (1.0, 5.0)
 """First and longest wait before flannel0 is made once more: a try that is refused costs two milliseconds."""
 
+LENT_S = 2.0
+"""How long a thread keeps the queue at least, after the work for which it was lent."""
+
 
 async def refuse_others_device(link: OverlayLink) -> bool:
     """Raises HostError for a flannel0 that is not ours to take; tells whether there is none at all."""
@@ -63,6 +66,7 @@ class Device:
         self._handing = asyncio.Lock()  # a queue that is lent is not closed, and a closed one not lent
         self._made = False
         self._started_at = 0.0
+        self._lent_until = 0.0
         self.lost = asyncio.Event()
         """Set when the queue has ended and `repair` has to make it again."""
         self.problems: tuple[str, ...] = ()
@@ -106,22 +110,33 @@ class Device:
 
     @asynccontextmanager
     async def lent(self) -> AsyncIterator[None]:
-        """While the loop's Python has long work, a thread turns the queue in its place."""
+        """While the loop's Python has long work, and LENT_S longer, a thread turns the queue in its place.
+
+        Such work comes in series, and to change hands is a pause for packets: `repair` takes the queue back.
+        """
         async with self._handing:
-            if self._plan.workers or not self._turners:
-                yield
-                return
-            pump, worker = self._turners[0], Worker(self._dataplane, 0, self._ended)
-            await pump.stop()
-            worker.start()
+            if self._turners and isinstance(self._turners[0], Pump):
+                await self._hand(Worker(self._dataplane, 0, self._ended))
             try:
                 yield
             finally:
-                await worker.stop()
-                pump.start()
+                self._lent_until = asyncio.get_running_loop().time() + LENT_S
+
+    async def _take_back(self) -> None:
+        async with self._handing:
+            lent = self._turners and isinstance(self._turners[0], Worker) and not self._plan.workers
+            if lent and asyncio.get_running_loop().time() >= self._lent_until:
+                await self._hand(Pump(self._dataplane, 0, self._ended))
+
+    async def _hand(self, turner: Pump | Worker) -> None:
+        """Gives the first queue to another turner."""
+        await self._turners[0].stop()
+        self._turners[0] = turner
+        turner.start()
 
     async def repair(self) -> None:
         """Puts back what others have changed on flannel0, and makes it again when it is gone."""
+        await self._take_back()
         if self.lost.is_set():
             await self._remake()
         repair = await self._link.ensure()

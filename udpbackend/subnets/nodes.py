@@ -11,6 +11,8 @@ from ipaddress import IPv4Address, IPv6Address
 from itertools import pairwise
 from typing import Any, Literal
 
+import msgspec
+
 from udpbackend.errors import ConfigError
 from udpbackend.gojson import Fields, decode, shown
 from udpbackend.model import LONGEST_SUBNET, Lease, NetworkConfig, Prefix, can_be_a_hosts
@@ -21,21 +23,43 @@ Key = Literal["Subnet", "IPv6Subnet"]
 
 def parse_nodes(data: bytes) -> tuple[NetworkConfig, tuple[Lease, ...]]:
     """The configuration and every node's lease, in the order of their subnets. Raises ConfigError."""
-    fields = Fields(decode(data))
+    fields = Fields(_taken_apart(data))
     config = read_config(fields)
     values = fields.raw("Nodes")
     if not isinstance(values, list):
         got = shown(values) if "Nodes" in fields else "no such key"
         raise ConfigError(f'Nodes: expected a list of {{"Name", "PublicIP", "Subnet"}} objects, got {got}')
     values.reverse()
-    # Each JSON object is let go of when its lease is made: the leases take its place in memory, not one beside it.
-    leases = [_lease(values.pop(), f"Nodes[{i}]", config) for i in range(len(values))]
+    leases = [_lease(_value(values.pop()), f"Nodes[{i}]", config) for i in range(len(values))]
     _require_unique(leases, "Name", lambda lease: lease.node or None)
     _require_unique(leases, "PublicIP", lambda lease: lease.public_ip)
     _require_unique(leases, "PublicIPv6", lambda lease: lease.public_ipv6)
     order = _disjoint("Subnet", {i: lease.subnet for i, lease in enumerate(leases)}, leases)
     _disjoint("IPv6Subnet", {i: it.ipv6_subnet for i, it in enumerate(leases) if it.ipv6_subnet is not None}, leases)
     return config, tuple(leases[i] for i in order)
+
+
+def _taken_apart(data: bytes) -> Any:
+    """The document, its nodes still as text: as objects they would need more memory than all their leases do."""
+    try:
+        data.decode()  # only our reader looks into every string
+        top = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
+    except (UnicodeDecodeError, msgspec.MsgspecError):
+        return decode(data)  # which says what is wrong, and where
+    if len({key.casefold() for key in top}) < len(top):
+        return decode(data)  # which knows the one that counts
+    return {key: _nodes(raw) if key.casefold() == "nodes" else decode(bytes(raw)) for key, raw in top.items()}
+
+
+def _nodes(raw: msgspec.Raw) -> Any:
+    try:
+        return msgspec.json.decode(raw, type=list[msgspec.Raw])
+    except msgspec.ValidationError:  # no list
+        return decode(bytes(raw))
+
+
+def _value(node: Any) -> Any:
+    return decode(bytes(node)) if isinstance(node, msgspec.Raw) else node
 
 
 def _lease(value: Any, path: str, config: NetworkConfig) -> Lease:

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
+from udpbackend.backends.backend import option_mtu
 from udpbackend.doctor import peers
 from udpbackend.doctor.echo import WAIT_S, Echo
 from udpbackend.doctor.facts import Facts
@@ -20,8 +21,6 @@ from udpbackend.doctor.finding import Finding, NotChecked, Results, count, named
 from udpbackend.doctor.peers import Asked
 from udpbackend.errors import HostError
 
-ADDED_BYTES = {"vxlan": 50}
-"""What Backend.MTU holds beyond the overlay's MTU; nothing for udp, whose Backend.MTU is the overlay's."""
 SMALL_BYTES = 100
 AT_ONCE = 12
 """Sizes in one round: 1400 bytes are settled in three."""
@@ -64,7 +63,7 @@ def judge(narrow: Sequence[Narrow], learned: Mapping[str, int], mtu: int, backen
         return []
     told = [it for it in narrow if str(it.peer.public_ip) in learned]
     lost = [it for it in narrow if it not in told]
-    fitting = min(it.largest for it in narrow) + ADDED_BYTES.get(backend, 0)
+    fitting = option_mtu(backend, min(it.largest for it in narrow))
     cure = (
         f"set Backend.MTU to {fitting} in the network's configuration and restart the daemons, then make the pods "
         "again; or widen the path"
