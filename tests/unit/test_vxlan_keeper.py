@@ -84,6 +84,25 @@ def test_it_looks_on_changes_and_in_turn():
     uvloop.run(check())
 
 
+@pytest.mark.parametrize("turns", range(6))
+def test_a_cancellation_beside_a_change_is_not_lost(turns):
+    """However many turns of the loop lie between: a stop that is lost would be waited for until somebody kills us."""
+
+    async def check():
+        netlink = Netlink()
+        running = asyncio.create_task(Keeper(netlink, Looks(Look()), 60).run())
+        for _ in range(3):
+            await asyncio.sleep(0)
+        netlink.changed.set()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        running.cancel()
+        await asyncio.wait((running,), timeout=5)
+        return running.cancelled()
+
+    assert uvloop.run(check())
+
+
 def test_a_problem_is_told_again_only_when_it_comes_back(caplog):
     async def check():
         looks = Looks(Look(problems=["a"]), Look(problems=["a", "b"]), Look(), Look(problems=["a"]))

@@ -69,7 +69,8 @@ class Keeper:
         changed = self._netlink.changes()
         while True:
             with suppress(TimeoutError):
-                await asyncio.wait_for(changed.wait(), self._every_s)
+                async with asyncio.timeout(self._every_s):
+                    await changed.wait()
             changed.clear()
             async with self._turn:
                 await self._try("repaired: %s")
