@@ -34,6 +34,7 @@ def parser() -> argparse.ArgumentParser:
     )
     which = made.add_mutually_exclusive_group()
     which.add_argument("--quick", action="store_true", help="the core ratios, in at most 100 seconds")
+    which.add_argument("--floors", action="store_true", help="the rows that a floor is set for, in six minutes")
     which.add_argument("--all", action="store_true", help="every combination; takes hours")
     made.add_argument("--systems", type=_names(systems.BY_NAME), help="only these, separated by commas")
     made.add_argument("--links", type=_names(links.PROFILES), help="likewise")
@@ -57,6 +58,8 @@ def chosen(options: argparse.Namespace) -> plan.Plan:
     picked = [options.systems, options.links, options.paths, options.workloads, options.mtu]
     if options.quick:
         made = plan.quick()
+    elif options.floors:
+        made = plan.floors()
     elif options.all:
         made = plan.everything()
     elif not any(picked):
@@ -130,7 +133,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         options = parser().parse_args(words)
         rootless.become_able("run it as root")
         with sigterm_unwinds():
-            path = options.json or RESULTS / ("quick.json" if options.quick else "full.json")
+            name = "quick" if options.quick else "floors" if options.floors else "full"
+            path = options.json or RESULTS / f"{name}.json"
             return 1 if carry_out(chosen(options), path).complaints else 0
     except LabError as error:
         print(f"bench: {error}", file=sys.stderr)

@@ -79,10 +79,11 @@ def ratio_text(ratio: Row | None) -> str:
 
 
 def headline(document: Document) -> str:
-    """The rows of FLOORS."""
-    index = Index(document)
+    """The rows of FLOORS, from the run of their own if one is recorded beside the plots."""
+    indices = [Index(it) for it in (_recording("floors"), document) if it]
     rows = []
     for key, floor in FLOORS.items():
+        index = next((it for it in indices if it.row("udp", key)), indices[-1])
         ours = index.row("udp", key)
         ratio = ours and index.ratio(ours, systems.REFERENCE)
         theirs = index.row(systems.REFERENCE, key)
@@ -193,10 +194,16 @@ def pictures(document: Document) -> str:
     return "\n\n".join(f"![{name}]({PLOTS}/{name}.svg)" for name in names) or NOTHING
 
 
-def _recorded(name: str, section: Callable[[Any, Any], str]) -> str:
-    """A section of its own, if the run that measures it is recorded beside the plots."""
+def _recording(name: str) -> Document | None:
+    """The document of another run, if it is recorded beside the plots."""
     recorded = PAGE.parent / PLOTS / f"{name}.json"
-    return section(json.loads(recorded.read_text()), markdown) if recorded.exists() else ""
+    return json.loads(recorded.read_text()) if recorded.exists() else None
+
+
+def _recorded(name: str, section: Callable[[Any, Any], str]) -> str:
+    """The section that such a document is made into."""
+    document = _recording(name)
+    return section(document, markdown) if document else ""
 
 
 def cluster(document: Document) -> str:
