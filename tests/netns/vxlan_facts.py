@@ -35,7 +35,7 @@ def whole(host, peer):
     """Whether a host has all that it needs for its only peer."""
     try:
         found = link(host.namespace, "flannel.1")
-    except LabError:  # there is no such device at the moment
+    except (LabError, ValueError):  # there is no such device at the moment, or it is just being made
         return False
     return (
         (found["mtu"], found["address"]) == (MTU, mac(host))
