@@ -1,9 +1,13 @@
 """What can be seen of a running daemon from outside: its processor time, its memory, its log, its verdict.
 
-Owns the reading of /proc and of the log file. Must not know what a daemon should do.
+Owns the reading of /proc and of the log file, and how a process is made to stand still. Must not know what a daemon
+should do.
 """
 
 import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from bench.lab.daemon import Overlay
@@ -33,6 +37,16 @@ def cpu_share(process: Process, seconds: float) -> float:
     except LabError:
         return (cpu_s(process) - before) / seconds
     raise LabError(f"{process.name} ended with status {status}\n{process.tail()}")
+
+
+@contextmanager
+def held(process: Process) -> Iterator[None]:
+    """A process stands still meanwhile; what happens, it finds when it comes to."""
+    process.send(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        process.send(signal.SIGCONT)
 
 
 class Log:

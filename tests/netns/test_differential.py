@@ -7,13 +7,10 @@ with a virtio header of ours.
 """
 
 import random
-import signal
 import socket
 import struct
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import packets
@@ -22,6 +19,7 @@ import superpackets
 from counted import Tally
 from packets import DONT_FRAGMENT, TCP, UDP
 from raw_packets import receive
+from running import held
 from superpackets import ACK, CWR, ECE, FIN, PSH, RST, SYN, URG, Segment
 
 from bench.lab.daemon import PORT, Overlay
@@ -53,18 +51,8 @@ class Scene:
         """Two of TCP and two of UDP between each of two pairs of addresses."""
         return [self.flow(i, (1000, 40)[i % 4 // 2], TCP if i % 8 < 4 else UDP) for i in range(8)]
 
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        """The daemon stands still meanwhile; what is sent to it waits in its socket."""
-        process = self.overlay.process(self.b)
-        process.send(signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            process.send(signal.SIGCONT)
-
     def send(self, burst: list[bytes]) -> None:
-        with self.held():
+        with held(self.overlay.process(self.b)):
             for packet in burst:
                 self.peer.sendto(packet, (self.b.address, PORT))
 

@@ -1,11 +1,8 @@
 """What others do to a running host's links: followed, put back or reported, and never a busy loop."""
 
-import signal
-from contextlib import contextmanager
-
 import pytest
 from probe import probing
-from running import Log, becomes, counter, cpu_s, cpu_share
+from running import Log, becomes, counter, cpu_s, cpu_share, held
 
 from bench.lab.wait import until
 
@@ -30,16 +27,6 @@ def probe(overlay):
     a, b = overlay.lab.hosts
     with probing(a.pod, b.pod, b.pod_address) as running:
         yield running
-
-
-@contextmanager
-def stunned(process):
-    """What happens to the host meanwhile, the daemon finds when it comes to."""
-    process.send(signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        process.send(signal.SIGCONT)
 
 
 def routes(host):
@@ -137,7 +124,7 @@ def test_the_underlay_goes_away_and_comes_back(overlay, probe, away, back):
 def test_a_strangers_device_in_its_place_is_left_alone(overlay, probe):
     a, _ = overlay.lab.hosts
     log = Log(overlay.process(a))
-    with stunned(overlay.process(a)):  # or its own is back before the stranger's is made
+    with held(overlay.process(a)):  # or its own is back before the stranger's is made
         a.namespace.ip("link delete flannel0", "tuntap add flannel0 mode tun", "link set flannel0 up mtu 1400")
     becomes(overlay, a, "degraded", TOLD_S, "flannel0 was made by another program: its alias is ''")
     log.shows("cannot open flannel0 again, trying on: flannel0 was made by another program", 1)
@@ -154,7 +141,7 @@ def test_a_strangers_device_in_its_place_is_left_alone(overlay, probe):
 
 def test_it_can_be_stopped_while_its_device_is_gone(overlay, probe):
     a, _ = overlay.lab.hosts
-    with stunned(overlay.process(a)):
+    with held(overlay.process(a)):
         a.namespace.ip("link delete flannel0", "tuntap add flannel0 mode tun")
     becomes(overlay, a, "degraded", TOLD_S)
     overlay.stop(a, 1.5)
