@@ -4,6 +4,7 @@ Owns header layouts and checksums in the plainest form there is, so that it can 
 no hosts and no daemons. Sockets are made inside a namespace and used from outside: a socket stays where it was made.
 """
 
+import ctypes
 import socket
 import struct
 from collections.abc import Callable, Iterator
@@ -16,6 +17,13 @@ EXPERIMENT = 253
 ICMP, TCP, UDP = 1, 6, 17
 DONT_FRAGMENT, MORE_FRAGMENTS = 0x4000, 0x2000
 ETH_P_IP = 0x0800
+SO_ATTACH_FILTER = 26
+NO_MULTICAST = ctypes.create_string_buffer(
+    struct.pack("HBBI", 0x20, 0, 0, 0xFFFFF004)  # load the packet's kind (SKF_AD_PKTTYPE of linux/filter.h)
+    + struct.pack("HBBI", 0x15, 0, 1, 2)  # PACKET_MULTICAST?
+    + struct.pack("HBBI", 0x06, 0, 0, 0)  # then drop it
+    + struct.pack("HBBI", 0x06, 0, 0, 1 << 18)  # otherwise pass all of it
+)
 
 
 def ones_complement_sum(data: bytes) -> int:
@@ -133,10 +141,14 @@ def raw_socket(namespace: Namespace) -> AbstractContextManager[socket.socket]:
 
 
 def sniffer(namespace: Namespace, device: str, protocol: int = ETH_P_IP) -> AbstractContextManager[socket.socket]:
-    """Receives every packet that comes in at a device, without link header; sends into it whatever it is given."""
+    """Receives every packet that comes in at a device, without link header; sends into it whatever it is given.
+
+    Not what comes by a link's multicast: a bridge joins groups when it likes, and says so to every pod.
+    """
 
     def make() -> socket.socket:
         made = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0)  # deaf until it is bound to one device
+        made.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HP", 4, ctypes.addressof(NO_MULTICAST)))
         made.bind((device, protocol))
         return made
 
