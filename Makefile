@@ -23,7 +23,7 @@ HAS_PYTHON_H = import os, sys, sysconfig; sys.exit(not os.path.exists(sysconfig.
 
 include native/check.mk
 
-.PHONY: help setup packages demo test test-packages check clean bench bench-quick bench-scale bench-soak bench-docs bench-micro bench-packages
+.PHONY: help setup packages demo test test-packages check clean bench bench-quick bench-scale bench-soak bench-profile bench-docs bench-micro bench-packages
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
@@ -74,6 +74,10 @@ bench-scale: bench-packages ## 5,000 nodes in etcd, 1,000 changes a second, in t
 bench-soak: bench-packages ## whether a daemon grows by an hour of load (ARGS='--minutes 5' for less)
 	@$(BIN)/python -m bench soak $(ARGS)
 
+bench-profile: bench-packages ## where the processor time goes, beside VXLAN, in two minutes; needs perf
+	@missing=; command -v perf >/dev/null 2>&1 || missing=linux-perf; $(INSTALL_MISSING)
+	@$(BIN)/python -m bench profile $(ARGS)
+
 # Against the C code itself, with the programs of bench/micro, each built with the archive of all native/*.c.
 MICRO := $(patsubst bench/micro/%.c,%,$(wildcard bench/micro/*.c))
 $(eval $(call programs,micro,$(CC),,,bench/micro))
@@ -99,7 +103,7 @@ test: test-packages ## every test: C with sanitizers, Python, namespaces (as roo
 test-packages: bench-packages
 	@missing=; need() { command -v "$$1" >/dev/null 2>&1 || missing="$$missing $$2"; }; \
 	PATH="$$PATH:/usr/sbin:/sbin"; need iptables iptables; need nft nftables; need openssl openssl; \
-	need etcd etcd-server; need etcdctl etcd-client; need systemd-analyze systemd; \
+	need etcd etcd-server; need etcdctl etcd-client; need systemd-analyze systemd; need perf linux-perf; \
 	[ -x /usr/lib/cni/bridge ] || missing="$$missing containernetworking-plugins"; \
 	$(INSTALL_MISSING)
 

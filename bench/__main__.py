@@ -13,7 +13,21 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from bench import congestion, docs, links, measure, plan, result, scale, show, soak, surroundings, systems, workloads
+from bench import (
+    congestion,
+    docs,
+    links,
+    measure,
+    plan,
+    profile,
+    result,
+    scale,
+    show,
+    soak,
+    surroundings,
+    systems,
+    workloads,
+)
 from bench.lab import rootless
 from bench.lab.cleanup import sigterm_unwinds
 from bench.lab.wait import LabError
@@ -121,7 +135,7 @@ def _finish(document: result.Document, path: Path, progress: Progress) -> None:
     progress.say(f"figures are in {path}")
 
 
-COMMANDS = {"docs": docs.main, "scale": scale.main, "soak": soak.main}
+COMMANDS = {"docs": docs.main, "profile": profile.main, "scale": scale.main, "soak": soak.main}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -151,12 +165,13 @@ def _choices() -> str:
             "other commands",
             {
                 "docs [JSON]": "render docs/benchmarks.md; `make bench-docs` brings what that needs",
+                "profile": "what the processors do while a stream passes; see its --help",
                 "scale": "thousands of nodes in etcd: start, and latency while their leases change; see its --help",
                 "soak": "whether a daemon grows by an hour of load; see its --help",
             },
         ),
         ("systems", {name: system.what for name, system in systems.BY_NAME.items()}),
-        ("links", {name: profile.meaning for name, profile in links.PROFILES.items()}),
+        ("links", {name: link.meaning for name, link in links.PROFILES.items()}),
         ("paths", systems.PATHS),
         ("workloads", {name: workload.what for name, workload in workloads.BY_NAME.items()}),
     ):

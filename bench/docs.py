@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import plots, scale_page, show, soak, surroundings, systems
+from bench import plots, profile, scale_page, show, soak, surroundings, systems
 from bench.lab.wait import LabError
 from bench.show import Index, Row
 from bench.systems import SCALED
@@ -218,6 +218,12 @@ def soaked(document: Document) -> str:
     return _recorded("soak", soak.section)
 
 
+def profiled(document: Document) -> str:
+    """Where the processor time goes."""
+    del document
+    return _recorded("profile", profile.section)
+
+
 MARKS: dict[str, Callable[[Document], str]] = {
     "headline": headline,
     "worse": worse,
@@ -226,6 +232,7 @@ MARKS: dict[str, Callable[[Document], str]] = {
     "scale": scale,
     "cluster": cluster,
     "soak": soaked,
+    "profile": profiled,
     "versions": versions,
     "machine": machine,
     "plots": pictures,
