@@ -120,7 +120,7 @@ static size_t accept_packet(struct transmit *t, uint8_t *bytes, size_t length, c
 		it->udp = choose_socket(t, &packet);
 		t->count++;
 		stats_add(t->stats, STAT_tx_received, it->source.count);
-		return (length + 63) & ~(size_t)63;
+		return (length + TUN_IO_HEADER_BYTES + 63) & ~(size_t)63;
 	}
 	stats_add(t->stats, STAT_tx_received, 1);
 	stats_add(t->stats, fault == PACKET_OK ? STAT_tx_drop_offload : fault_counter[fault], 1);
@@ -366,7 +366,7 @@ static void dispatch(struct transmit *t, const struct table *table, int64_t now_
 
 int transmit_batch(struct transmit *t, const struct table *table, int64_t now_ns)
 {
-	size_t used = 0;
+	size_t used = 64; /* packets begin at multiples of it, behind room for a header */
 	int reads = 0;
 	ssize_t length = 0;
 

@@ -13,10 +13,12 @@
 
 #include "virtio.h"
 
+#define TUN_IO_HEADER_BYTES sizeof(struct virtio_net_hdr)
+
 struct tun_io {
 	int fd;
 	_Atomic uint32_t offloads; /* UDPB_OFFLOAD_* of what the TUN gives and takes; may shrink; any thread may read it */
-	ssize_t (*readv)(int fd, const struct iovec *iov, int count);  /* a test puts its own here */
+	ssize_t (*read)(int fd, void *buffer, size_t capacity); /* a test puts its own here */
 	ssize_t (*writev)(int fd, const struct iovec *iov, int count);
 };
 
@@ -25,7 +27,8 @@ struct tun_io {
  * or no virtio header). */
 int tun_io_open(struct tun_io *io, int fd);
 
-/* Reads one packet or super-packet into `buffer`. Returns its length in bytes, or -errno: -EAGAIN when there is none. */
+/* Reads one packet or super-packet of up to `capacity` bytes into `buffer`; the TUN_IO_HEADER_BYTES before it are
+ * overwritten. Returns its length in bytes, or -errno: -EAGAIN when there is none. */
 ssize_t tun_io_read(const struct tun_io *io, struct virtio_net_hdr *header, uint8_t *buffer, size_t capacity);
 
 /* Writes one packet or super-packet: iov[1..count-1], gathered. iov[0] is the call's own, for the virtio header. Returns

@@ -126,22 +126,22 @@ static inline int fake_fail(int error)
 
 /* ---- the TUN ---- */
 
-static inline ssize_t fake_readv(int fd, const struct iovec *iov, int count)
+static inline ssize_t fake_read(int fd, void *buffer, size_t capacity)
 {
 	struct fake_stream *in = &fake.tun_in;
 	const struct fake_item *item = &in->items[in->done];
 	int error = fake_due(in, in->done, true);
 
 	in->calls++;
-	if (!CHECK(fd == 3 && count == 2 && iov[0].iov_len == sizeof(item->header)))
+	if (!CHECK(fd == 3 && capacity > sizeof(item->header)))
 		return fake_fail(EINVAL);
 	if (error || in->done == in->count)
 		return error < 0 ? 0 : fake_fail(error ? error : EAGAIN); /* a negative "error" is the end of the file */
-	if (!CHECK(item->length <= iov[1].iov_len))
+	if (!CHECK(sizeof(item->header) + item->length <= capacity))
 		return fake_fail(EINVAL);
 	in->done++;
-	memcpy(iov[0].iov_base, &item->header, sizeof(item->header));
-	memcpy(iov[1].iov_base, item->bytes, item->length);
+	memcpy(buffer, &item->header, sizeof(item->header));
+	memcpy((uint8_t *)buffer + sizeof(item->header), item->bytes, item->length);
 	return (ssize_t)(sizeof(item->header) + item->length);
 }
 
@@ -295,7 +295,7 @@ static inline int fake_path_mtu(uint32_t local_be, const struct sockaddr_in *pee
 static inline void fake_open(struct tun_io *tun, struct udp_io *udp)
 {
 	fake_reset();
-	*tun = (struct tun_io){.fd = 3, .readv = fake_readv, .writev = fake_writev};
+	*tun = (struct tun_io){.fd = 3, .read = fake_read, .writev = fake_writev};
 	*udp = (struct udp_io){.fd = 4,
 			       .segments_max = 1,
 			       .recvmmsg = fake_recvmmsg,

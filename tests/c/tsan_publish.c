@@ -59,18 +59,18 @@ static struct feed *feed_of(int fd)
 	abort();
 }
 
-static ssize_t feed_read(int fd, const struct iovec *iov, int count)
+static ssize_t feed_read(int fd, void *buffer, size_t capacity)
 {
 	struct feed *f = feed_of(fd);
 	uint32_t next = f->next++ % 20;
 
-	if (next == 19 || count != 2) {
+	if (next == 19 || capacity < TUN_IO_HEADER_BYTES + f->length) {
 		errno = EAGAIN;
 		return -1;
 	}
-	memset(iov[0].iov_base, 0, iov[0].iov_len);
-	memcpy(iov[1].iov_base, f->out[next % PACKETS], f->length);
-	return (ssize_t)(iov[0].iov_len + f->length);
+	memset(buffer, 0, TUN_IO_HEADER_BYTES);
+	memcpy((uint8_t *)buffer + TUN_IO_HEADER_BYTES, f->out[next % PACKETS], f->length);
+	return (ssize_t)(TUN_IO_HEADER_BYTES + f->length);
 }
 
 static ssize_t feed_write(int fd, const struct iovec *iov, int count)
@@ -125,7 +125,7 @@ static int feed_receive(int fd, struct mmsghdr *messages, unsigned int count, in
 
 static int feed_tun_open(struct tun_io *io, int fd)
 {
-	*io = (struct tun_io){.fd = fd, .readv = feed_read, .writev = feed_write};
+	*io = (struct tun_io){.fd = fd, .read = feed_read, .writev = feed_write};
 	return 0;
 }
 
