@@ -8,7 +8,7 @@ import sys
 from functools import partial
 
 from udpbackend.backends import backend as registered
-from udpbackend.backends.backend import BackendFacts, Overlay
+from udpbackend.backends.backend import BackendFacts, KernelDrop, Overlay
 from udpbackend.backends.keeper import Keeper, Look
 from udpbackend.backends.peers import Own, others
 from udpbackend.host import rtnetlink
@@ -20,6 +20,7 @@ from udpbackend.host.reconcile import Scope, Way, reconcile
 from udpbackend.model import Attributes
 
 KIND, DEVICE, MTU = "fourth", "flannel-fourth", 1234
+DROP = KernelDrop("fourth_dropped", "tx", "packets the kernel dropped for a reason of this backend's", "none")
 
 
 class FourthBackend:
@@ -60,7 +61,8 @@ class FourthBackend:
 
     async def facts(self):
         overlay = Overlay(device=DEVICE, address=self._own.subnet.base, mtu=MTU)
-        return BackendFacts(overlay=overlay, routes=len(self._peers), problems=self._keeper.problems)
+        problems = self._keeper.problems
+        return BackendFacts(overlay=overlay, routes=len(self._peers), problems=problems, kernel={DROP: 4})
 
     def infos(self):
         return ()

@@ -51,6 +51,7 @@ def test_it_runs_and_all_parts_know_it(program):
         assert (status["network"]["backend"], status["routes"]) == (KIND, 1)
         assert (status["interface"]["overlay_device"], status["interface"]["overlay_mtu"]) == (DEVICE, MTU)
         assert f"FLANNEL_MTU={MTU}" in (overlay.run_directory(a) / "subnet.env").read_text()
+        assert [(it["name"], it["value"]) for it in status["kernel"]] == [("fourth_dropped", 4)]
         assert f'backend="{KIND}"' in get(a, "/metrics")[2]
         examine(overlay, a).nothing()
 
