@@ -65,7 +65,7 @@ class Prefix(msgspec.Struct, frozen=True, order=True, gc=False):
 
     @property
     def base(self) -> IPv4Address | IPv6Address:
-        """The lowest address: flannel0 carries it."""
+        """The lowest address: the overlay's device carries it."""
         return IPv4Address(self.address) if self.version == 4 else IPv6Address(self.address)
 
     def contains(self, other: Prefix) -> bool:

@@ -18,8 +18,9 @@ from inside import ip
 
 from udpbackend.dataplane.tun import open_tun
 from udpbackend.host.flannel0 import OverlayLink
+from udpbackend.host.mark import ALIAS
 from udpbackend.host.netlink import Netlink
-from udpbackend.host.overlay_plan import ALIAS, Overlay
+from udpbackend.host.overlay_plan import Overlay
 from udpbackend.model import Prefix
 
 OVERLAY = Overlay(IPv4Address("10.5.3.0"), Prefix.parse("10.5.0.0/16"), 1472)

@@ -16,8 +16,9 @@ from udpbackend.dataplane import tun
 from udpbackend.dataplane.tun import open_tun
 from udpbackend.errors import HostError
 from udpbackend.host.flannel0 import OverlayLink, Presence
+from udpbackend.host.mark import ALIAS
 from udpbackend.host.netlink import SETTLE_S, Netlink
-from udpbackend.host.overlay_plan import ALIAS, Overlay
+from udpbackend.host.overlay_plan import Overlay
 from udpbackend.model import Prefix
 
 TUNGETIFF = 0x800454D2

@@ -22,6 +22,9 @@ def pair():
         yield made
 
 
+FITS = "type vxlan id 1 dev eth0 nolearning dstport 8472"
+
+
 def by_hand(host, peer, *more):
     """What flanneld's vxlan backend does on a host, with the MAC that our nodes take it to have."""
     base, other = host.subnet.partition("/")[0], peer.subnet.partition("/")[0]
@@ -97,6 +100,18 @@ def test_a_refused_route_takes_the_rest_of_its_way_back(pair):
     assert len(log.lines("is not reached")) == 1, "told once, however often it was tried"
 
 
+def test_a_refused_forwarding_entry_leaves_neither_neighbour_nor_route():
+    """A device that fits and has room for one entry: of two peers one is reached, the other not by half."""
+    with kernel_overlay(VXLAN, Lab(3), pod_mtu=MTU, start=False) as overlay:
+        a, b, c = overlay.lab.hosts
+        a.namespace.ip(f"link add flannel.1 {FITS} maxaddress 1")
+        overlay.launch(a)
+        until((overlay.run_directory(a) / "subnet.env").exists, 10, "not started")
+        becomes(overlay, a, "degraded", REPAIRED_S, "is not reached: cannot add the forwarding entry")
+        assert overlay.status(a)["routes"] == 1
+        assert any(leads_to(a.namespace, peer) for peer in (b, c)), "all of the one and nothing of the other"
+
+
 def test_a_node_set_up_by_hand_is_a_peer():
     with kernel_overlay(VXLAN, pod_mtu=MTU, start=False) as overlay:
         a, b = overlay.lab.hosts
@@ -133,6 +148,10 @@ def test_what_flanneld_has_made_is_taken_over_under_traffic():
         ("type vxlan id 1 dev eth0 local 192.168.77.1 dstport 8472", "the learning is True, expected False"),
         ("type vxlan id 1 dev cni0 nolearning dstport 8472", "the interface is"),
         ("type vxlan external dstport 8472", "the VNI is"),
+        (f"{FITS} local 192.168.77.9", "the local address is 192.168.77.9, expected 192.168.77.1"),
+        (f"{FITS} gbp", "the GBP is True, expected False"),
+        (f"{FITS} l2miss", "the l2miss is True, expected False"),
+        (f"{FITS} group 239.0.0.1", "the group is 239.0.0.1, expected None"),
     ],
 )
 def test_a_device_that_does_not_fit_is_made_anew(there, why):

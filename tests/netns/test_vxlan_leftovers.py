@@ -4,8 +4,8 @@ from inside import in_namespace, ip
 
 from udpbackend.dataplane.tun import open_tun
 from udpbackend.host.leftovers import Which, find_leftovers, remove_leftovers
+from udpbackend.host.mark import ALIAS
 from udpbackend.host.netlink import Netlink
-from udpbackend.host.overlay_plan import ALIAS
 from udpbackend.model import Prefix
 
 OURS = [Prefix.parse("10.5.0.0/16"), Prefix.parse("fd00:5::/48")]

@@ -6,6 +6,7 @@ from ipaddress import IPv4Address, IPv6Address
 from msgspec.structs import replace
 
 from udpbackend.backends.backend import Overlay
+from udpbackend.backends.udp_drops import KERNEL_DROPS
 from udpbackend.dataplane.native import PeerCounters, counter_infos
 from udpbackend.model import BackendConfig, Endpoint, IPv6Config, Lease, NetworkConfig, Prefix
 from udpbackend.observe.facts import Facts, RegistryView
@@ -30,6 +31,11 @@ def values(counts):
     """Counters in the dataplane's order."""
     assert counts.keys() <= {info.name for info in counter_infos()}
     return [counts.get(info.name, 0) for info in counter_infos()]
+
+
+def kernel(**counts):
+    """Drops by the kernel, by their names."""
+    return {it: counts[it.name] for it in KERNEL_DROPS if it.name in counts}
 
 
 def peer(address, **changes):
@@ -138,7 +144,7 @@ def facts(counts=SOME, **changes):
         "infos": counter_infos(),
         "counters": values(counts),
         "peers": (peer("192.0.2.2", path_mtu=1400, path_mtu_left_s=600), peer("192.0.2.3", silent_s=None)),
-        "kernel": {"flannel0_tx_dropped": 0, "socket_rx_dropped": 9},
+        "kernel": kernel(flannel0_tx_dropped=0, socket_rx_dropped=9),
         "rates": Rates(tx_packets_per_s=10.0, tx_bits_per_s=12_300_000.0, over_s=5.0),
         "loop_lag_s": 0.0021,
     }

@@ -14,7 +14,7 @@ from udpbackend.host.leftovers_devices import Device, bridge, overlay_devices, s
 from udpbackend.host.leftovers_item import Leftover
 from udpbackend.host.leftovers_rules import is_flannels
 from udpbackend.host.leftovers_users import FIRST_PIDS, in_the_dark, overlay_name, overlays
-from udpbackend.host.overlay_plan import ALIAS
+from udpbackend.host.mark import ALIAS
 from udpbackend.model import Prefix
 
 SUBNET, SUBNET6 = Prefix.parse("10.5.3.0/24"), Prefix.parse("fd00:5:0:3::/64")
@@ -120,7 +120,9 @@ def device(name, kind, **more):
         (device("flannel0", "bridge"), "no overlay makes a bridge device of this name"),
         (device("flannel.1", "vxlan"), ""),
         (device("flannel-v6.4096", "vxlan", alias=ALIAS), ""),
-        (device("overlay", "vxlan", alias=ALIAS), ""),
+        (device("overlay", "vxlan", alias=ALIAS), None),
+        (device("flannel-wg", "wireguard", alias=ALIAS), ""),
+        (device("flannel5", "dummy", alias=ALIAS), ""),
         (device("flannel.1", "vxlan", bridge=3), "in use: it is a port of another device"),
         (device("flannel.x", "vxlan"), "no overlay makes a vxlan device of this name"),
         (device("flannel-wg", "wireguard"), ""),

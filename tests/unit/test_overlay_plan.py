@@ -5,7 +5,8 @@ from ipaddress import IPv4Address, IPv6Address
 
 import pytest
 
-from udpbackend.host.overlay_plan import ALIAS, Held, Kind, Overlay, Route, Seen, plan
+from udpbackend.host.mark import ALIAS
+from udpbackend.host.overlay_plan import Held, Kind, Overlay, Route, Seen, plan
 from udpbackend.host.rtnetlink import MainRoute, attribute, main_routes_to
 from udpbackend.model import Prefix
 

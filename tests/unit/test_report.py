@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from observed import SOME, facts, ipv6_facts, lease, peer, values, vxlan_facts
 
+from udpbackend.backends.udp_drops import KERNEL_DROPS
 from udpbackend.dataplane.native import counter_infos
-from udpbackend.observe.build import KERNEL_DROPS, build
+from udpbackend.observe.build import build
 from udpbackend.observe.facts import RegistryView
 from udpbackend.observe.reference import BEGIN, DOCS, END, SCHEMA, counter_table, status_schema, with_table
 from udpbackend.observe.report import Report, age
@@ -181,7 +182,7 @@ def test_the_operations_page_lists_every_counter_with_its_cure():
     text = DOCS.read_text()
     assert text.count(BEGIN) == text.count(END) == 1
     assert with_table(text) == text, "run: python -m udpbackend.observe.reference"
-    names = [info.name for info in counter_infos()] + list(KERNEL_DROPS)
+    names = [info.name for info in counter_infos()] + [it.name for it in KERNEL_DROPS]
     assert all(counter_table().count(f"| `{name}` |") == 1 for name in names)
 
 

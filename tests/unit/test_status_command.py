@@ -3,7 +3,7 @@
 import io
 
 import pytest
-from observed import facts, ipv6_facts, peer, values, vxlan_facts
+from observed import facts, ipv6_facts, kernel, peer, values, vxlan_facts
 
 from udpbackend.commands.status_text import PEERS_SHOWN, render
 from udpbackend.commands.table import Palette, binary, decimal, table
@@ -94,7 +94,7 @@ def test_kernel_drops_are_shown_when_there_are_any():
     at = lines.index("dropped by the kernel:")
     assert lines[at + 1].startswith("  socket_rx_dropped  9  datagrams")
     assert lines[at + 2].startswith("    cure: ")
-    assert "dropped by the kernel:" not in text(kernel={"socket_rx_dropped": 0})
+    assert "dropped by the kernel:" not in text(kernel=kernel(socket_rx_dropped=0))
 
 
 @pytest.mark.parametrize("info", [info for info in counter_infos() if info.kind == "dropped" or info.cure])

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from ipaddress import IPv4Address, IPv6Address
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Literal, Protocol, cast
 
 from udpbackend.errors import ConfigError
 from udpbackend.host.leftovers import Which
@@ -50,6 +50,16 @@ class Overlay:
     mtu: int
 
 
+@dataclass(frozen=True, slots=True)
+class KernelDrop:
+    """A place where the kernel drops packets beside a backend that moves them itself."""
+
+    name: str
+    direction: Literal["tx", "rx"]
+    meaning: str
+    cure: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackendFacts:
     """One moment of a backend, for observers. A backend that leaves its packets to the kernel has few of them."""
@@ -65,8 +75,8 @@ class BackendFacts:
     peers: Sequence[PeerCounters] = ()
     in_flight: int = 0
     last_error: str | None = None
-    kernel: Mapping[str, int] = field(default_factory=dict)
-    """Drops by the kernel by a name of observe/build.py's KERNEL_DROPS, as far as they could be read."""
+    kernel: Mapping[KernelDrop, int] = field(default_factory=dict)
+    """Drops by the kernel, as far as they could be read."""
 
 
 class Backend(Protocol):

@@ -17,9 +17,10 @@ import time
 from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from ipaddress import IPv4Address, IPv6Address
 
-from udpbackend.backends.backend import BackendFacts, Context, Overlay
+from udpbackend.backends.backend import BackendFacts, Context, KernelDrop, Overlay
 from udpbackend.backends.udp_config import UdpOptions
 from udpbackend.backends.udp_device import Device, Plan, refuse_others_device
+from udpbackend.backends.udp_drops import KERNEL_DROPS
 from udpbackend.dataplane.native import ROUTE, CounterInfo, Dataplane, counter_infos, pack_route
 from udpbackend.dataplane.tun import check_tun_access
 from udpbackend.errors import ConfigError, HostError
@@ -266,12 +267,12 @@ class UdpBackend:
             log.warning("%s", problem or f"interface {self._endpoint.interface} is back")
         self._underlay_problem = problem
 
-    async def _kernel_drops(self) -> dict[str, int]:
+    async def _kernel_drops(self) -> dict[KernelDrop, int]:
         drops = {}
         with suppress(HostError):
             drops = await self._link.drops()
         drops["socket_rx_dropped"] = sum(_socket_drops(bound) for bound in self._sockets)
-        return drops
+        return {it: drops[it.name] for it in KERNEL_DROPS if it.name in drops}
 
 
 def takes_ipv6(lease: Lease) -> bool:

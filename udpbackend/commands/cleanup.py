@@ -27,8 +27,8 @@ from udpbackend.commands.cleanup_files import files
 from udpbackend.commands.status import given
 from udpbackend.commands.table import printable, table
 from udpbackend.errors import ConfigError, HostError, UdpBackendError, UsageError
+from udpbackend.host import mark
 from udpbackend.host.addresses import local_addresses
-from udpbackend.host.flannel0 import OverlayLink, Presence
 from udpbackend.host.leftovers_devices import Device, bridge, overlay_devices, read_devices
 from udpbackend.host.leftovers_item import Leftover
 from udpbackend.host.leftovers_rules import routes, rules
@@ -65,9 +65,9 @@ async def _clean(told: Mapping[str, Given], *, dry_run: bool) -> int:
     settings = Settings.read(told)
     _refuse_a_daemon(settings.status_socket)
     async with Netlink() as netlink:
-        if (state := await OverlayLink(netlink).inspect()).presence is Presence.IN_USE:
-            raise HostError(f"flannel0 is in use: a daemon holds {state.queues} queue(s) of it; stop it first")
         devices = await read_devices(netlink)
+        if used := next((it for it in devices if it.ours and it.queues), None):
+            raise HostError(f"{used.name} is in use: a daemon holds {used.queues} queue(s) of it; stop it first")
         lease = any(field.startswith("etcd_") for field in told)
         found, failed = await _find(netlink, settings, devices, lease=lease)
         found = [_claimed(it, _claim(devices)) for it in found]
@@ -98,7 +98,7 @@ async def _find(
         failed.append(str(error))
     subnets, networks = subnets_of(env), networks_of(env)
     found += bridge(netlink, devices, subnets)
-    indexes = {it.index for it in devices if it.ours or it.name.startswith("flannel")}
+    indexes = {it.index for it in devices if mark.overlays(it.name)}
     parts: list[Callable[[], Awaitable[list[Leftover]]]] = [partial(routes, netlink, networks, subnets, indexes), rules]
     if lease:
         parts.append(partial(_leases, netlink, settings, subnets))

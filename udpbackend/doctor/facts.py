@@ -15,6 +15,7 @@ from pathlib import Path
 from udpbackend.cni import subnetenv
 from udpbackend.doctor.aside import aside
 from udpbackend.errors import HostError
+from udpbackend.host import mark
 from udpbackend.host.addresses import read_links
 from udpbackend.host.interface import Link
 from udpbackend.host.netlink import Netlink
@@ -80,6 +81,15 @@ class Facts:
     def why_not_running(self) -> str:
         """Why `running` is None."""
         return "the daemon is not ready yet" if self.report else "no daemon answers"
+
+    @property
+    def overlay(self) -> str | None:
+        """The overlay's device; without a daemon the one that has our subnet's base, as every backend's device does."""
+        if self.running:
+            return self.running[1].overlay_device
+        base = self.subnet and self.subnet.base
+        held = (link.name for link in self.links if base in [address.ip for address in link.addresses])
+        return next(filter(mark.overlays, held), None)
 
     @property
     def peers(self) -> list[Peer]:

@@ -30,7 +30,7 @@ class Asked:
 
     @property
     def overlay(self) -> IPv4Address:
-        """What its flannel0 answers to."""
+        """What its end of the overlay answers to."""
         return IPv4Address(self.subnet.address)
 
     def __str__(self) -> str:

@@ -13,8 +13,8 @@ from typing import Any
 
 from pyroute2.netlink.exceptions import NetlinkError
 
-from udpbackend.host import rtnetlink
-from udpbackend.host.interface import IP, OURS, Address, Link, Ways, choose, explicit
+from udpbackend.host import mark, rtnetlink
+from udpbackend.host.interface import IP, Address, Link, Ways, choose, explicit
 from udpbackend.host.netlink import Netlink, failing
 from udpbackend.model import Endpoint, Prefix
 from udpbackend.settings import Settings
@@ -27,7 +27,7 @@ async def select_endpoint(netlink: Netlink, settings: Settings) -> Endpoint:
     """The interface and addresses to use; HostError where what the operator said cannot be met."""
     links = await read_links(netlink)
     ways = await netlink.call(lambda ip: _ways(ip, settings, links))
-    return choose(settings, [link for link in links if not OURS.fullmatch(link.name)], ways)
+    return choose(settings, [link for link in links if not mark.overlays(link.name)], ways)
 
 
 async def read_links(netlink: Netlink) -> tuple[Link, ...]:

@@ -19,8 +19,9 @@ from typing import Any
 
 from udpbackend.errors import HostError
 from udpbackend.host import rtnetlink
+from udpbackend.host.mark import MARK
 from udpbackend.host.netlink import Netlink, failing
-from udpbackend.host.overlay_plan import MARK, Held, Kind, Overlay, Route, Seen, Step, plan
+from udpbackend.host.overlay_plan import Held, Kind, Overlay, Route, Seen, Step, plan
 from udpbackend.model import Prefix
 
 NAME = "flannel0"

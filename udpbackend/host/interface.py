@@ -1,7 +1,7 @@
 """Which interface and address of this host the overlay uses, by flannel's rules.
 
 Owns the choice, a pure function over plain data; `addresses` reads that data from the kernel. Must not know netlink or
-the overlay: the caller leaves out its devices (`OURS`), which outlive a restart and match many a pattern.
+the overlay: the caller leaves out its devices (`mark`), which outlive a restart and match many a pattern.
 """
 
 from __future__ import annotations
@@ -25,10 +25,6 @@ IP = TypeVar("IP", IPv4Address, IPv6Address)
 Choice = tuple["Link", IPv4Address]
 Attempt = Callable[[], Choice]
 """Finds an interface and the address to use on it, or raises LookupError with the reason."""
-
-
-OURS = re.compile(r"flannel0|flannel\.\d+|flannel-v6\.\d+")
-"""The devices of an overlay, ours or flannel's: what leaves by them needs another interface to leave by."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,14 +12,11 @@ from ipaddress import ip_address
 from socket import AF_INET, AF_INET6
 from typing import Any
 
-from udpbackend.host import rtnetlink
+from udpbackend.host import mark, rtnetlink
 from udpbackend.host.bulk import Bulk
 from udpbackend.host.entries import Route, dump_routes, read_route
 from udpbackend.host.netlink import Netlink, failing
-from udpbackend.host.overlay_plan import MARK
 from udpbackend.model import Prefix
-
-KINDS = ("tun", "vxlan")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +75,7 @@ async def _find(ip: Any, which: Which) -> tuple[list[Device], list[Route]]:
 def _is_left(link: Any, which: Which) -> bool:
     """Whether it is ours, and nobody uses it: a daemon holds the queues of a TUN."""
     return (
-        (link.get_attr("IFLA_IFALIAS") or "").startswith(MARK)
-        and link.get(("linkinfo", "kind")) in KINDS
+        mark.ours(link.get_attr("IFLA_IFNAME"), link.get_attr("IFLA_IFALIAS") or "")
         and not link.get(("linkinfo", "data", "IFLA_TUN_NUM_QUEUES"))
         and link.get_attr("IFLA_IFNAME") not in which.keep
     )

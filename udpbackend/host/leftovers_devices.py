@@ -2,7 +2,7 @@
 
 Owns the rules by which one is known, pure functions over plain data, and its removal. Must not know who runs.
 
-- A device of ours bears our mark and is a TUN or a VXLAN.
+- A device of ours is named flannel* and bears our mark, of whatever kind: what backends make is not known here.
 - A device of flannel's has one of flannel's names and is of the kind that flannel makes under it. flanneld's TUN
   vanishes with flanneld; so one without our mark is somebody's, and that flanneld may be running is taken from it.
 - Any other device named flannel* is left alone, as is one that is a port of a bridge.
@@ -22,14 +22,12 @@ from socket import AF_INET, AF_INET6
 from typing import Any
 
 from udpbackend.errors import HostError
-from udpbackend.host import rtnetlink
+from udpbackend.host import mark, rtnetlink
 from udpbackend.host.leftovers_item import Leftover
 from udpbackend.host.netlink import Netlink, failing
-from udpbackend.host.overlay_plan import MARK
 from udpbackend.model import Prefix
 
 BRIDGE = "cni0"
-OUR_KINDS = ("tun", "vxlan")
 FLANNELS = {
     "tun": re.compile(r"flannel\d+"),
     "vxlan": re.compile(r"flannel(?:-v6)?\.\d+"),
@@ -56,7 +54,7 @@ class Device:
     @property
     def ours(self) -> bool:
         """Whether a daemon of ours has made it."""
-        return self.alias.startswith(MARK) and self.kind in OUR_KINDS
+        return mark.ours(self.name, self.alias)
 
     @property
     def flannels(self) -> bool:
@@ -84,7 +82,7 @@ async def read_devices(netlink: Netlink) -> list[Device]:
 def overlay_devices(netlink: Netlink, devices: Sequence[Device]) -> Iterator[Leftover]:
     """Those of an overlay, and others of such a name."""
     for it in devices:
-        if not it.ours and not it.name.startswith("flannel"):
+        if not mark.overlays(it.name):
             continue
         why = "udp-backend has made it" if it.ours else f"flannel makes a {it.kind} device of this name"
         yield Leftover(
@@ -128,7 +126,7 @@ def _in_use(device: Device, devices: Sequence[Device]) -> str:
     if not device.ours and not device.flannels:
         return f"no overlay makes a {kind} device of this name"
     if device.foreign_tun:
-        return f"made by another program: its alias is {device.alias!r}, expected one that begins with {MARK!r}"
+        return f"made by another program: its alias is {device.alias!r}, expected one that begins with {mark.MARK!r}"
     if device.queues:
         return f"in use: a program holds {device.queues} queue(s) of it"
     if device.bridge:

@@ -14,11 +14,8 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
 from udpbackend.host import rtnetlink
+from udpbackend.host.mark import ALIAS, MARK
 from udpbackend.model import WIDTH, Prefix
-
-MARK = "udpbackend"
-ALIAS = f"{MARK}: overlay network of this node"
-"""The alias by which a later start knows the device for its own."""
 
 METRIC = {4: 0, 6: 1024}
 """What the kernel gives a route for which none is asked."""

@@ -18,8 +18,8 @@ from typing import Any
 
 from udpbackend.errors import HostError
 from udpbackend.host import rtnetlink
+from udpbackend.host.mark import ALIAS, MARK
 from udpbackend.host.netlink import failing
-from udpbackend.host.overlay_plan import ALIAS, MARK
 from udpbackend.model import WIDTH, Prefix
 
 CONF = Path("/proc/sys/net/ipv6/conf")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from ipaddress import IPv4Address
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from udpbackend.model import Lease
 from udpbackend.observe import report
@@ -16,28 +16,6 @@ from udpbackend.observe.facts import Facts
 
 if TYPE_CHECKING:
     from udpbackend.dataplane.native import PeerCounters
-
-KERNEL_DROPS: dict[str, tuple[Literal["tx", "rx"], str, str]] = {
-    "flannel0_tx_dropped": (
-        "tx",
-        "packets the kernel dropped at flannel0 before we read them: its queue was full",
-        (
-            "a burst: lengthen the queue, `ip link set flannel0 txqueuelen 5000`; if it grows all the time, the daemon "
-            "needs more CPU time"
-        ),
-    ),
-    "flannel0_rx_dropped": (
-        "rx",
-        "packets the kernel dropped at flannel0 after we handed them over",
-        "the host's input queue is full or its memory short: raise net.core.netdev_max_backlog, look at `free`",
-    ),
-    "socket_rx_dropped": (
-        "rx",
-        "datagrams the kernel dropped at the UDP socket before we read them: its buffer was full, or a checksum wrong",
-        "raise net.core.rmem_max and restart; if it grows all the time, the daemon needs more CPU time",
-    ),
-}
-"""Name -> direction, meaning, cure of the drops that only the kernel counts."""
 
 
 def build(facts: Facts) -> report.Report:
@@ -59,9 +37,8 @@ def build(facts: Facts) -> report.Report:
         peers=peers,
         counters=counters,
         kernel=[
-            report.KernelDrops(name=name, direction=direction, value=facts.kernel[name], meaning=meaning, cure=cure)
-            for name, (direction, meaning, cure) in KERNEL_DROPS.items()
-            if name in facts.kernel
+            report.KernelDrops(name=it.name, direction=it.direction, value=value, meaning=it.meaning, cure=it.cure)
+            for it, value in facts.kernel.items()
         ],
         law=report.Law(tx=_terms(counters, "tx", facts.in_flight), rx=_terms(counters, "rx", 0)),
         rates=facts.rates,

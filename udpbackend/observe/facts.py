@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 
-from udpbackend.backends.backend import Overlay
+from udpbackend.backends.backend import KernelDrop, Overlay
 from udpbackend.model import Endpoint, Lease, NetworkConfig, Prefix
 from udpbackend.observe.report import Rates
 
@@ -72,8 +72,8 @@ class Facts:
     peers: Sequence[PeerCounters] = ()
     in_flight: int = 0
     last_error: str | None = None
-    kernel: Mapping[str, int] = field(default_factory=dict)
-    """Drops by the kernel by a name of build.KERNEL_DROPS, as far as they could be read."""
+    kernel: Mapping[KernelDrop, int] = field(default_factory=dict)
+    """Drops by the kernel, as far as they could be read."""
 
     rates: Rates = field(default_factory=Rates)
     loop_lag_s: float = 0.0

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import msgspec
 
+from udpbackend.backends.udp_drops import KERNEL_DROPS
 from udpbackend.dataplane.native import CounterInfo, counter_infos
-from udpbackend.observe.build import KERNEL_DROPS
 from udpbackend.observe.report import Report
 
 ROOT = Path(__file__).parents[2]
@@ -38,7 +38,7 @@ def counter_table(infos: Sequence[CounterInfo] | None = None) -> str:
     rows = counter_infos() if infos is None else infos
     drops = [(row.name, row.meaning, row.cure) for row in rows if row.kind == "dropped"]
     others = [(row.name, row.meaning, row.cure) for row in rows if row.kind != "dropped"]
-    kernel = [(name, meaning, cure) for name, (_, meaning, cure) in KERNEL_DROPS.items()]
+    kernel = [(it.name, it.meaning, it.cure) for it in KERNEL_DROPS]
     parts = [
         ("Packets dropped, one counter for each cause:", drops),
         ("Packets the kernel dropped beside us:", kernel),

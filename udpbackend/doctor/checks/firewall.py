@@ -29,7 +29,7 @@ async def look(facts: Facts) -> Results:
     network, subnet = facts.network, facts.subnet
     if network is None or subnet is None:
         return [NotChecked("what this node's subnet is, neither a daemon nor subnet.env says")]
-    devices = [BRIDGE, (facts.running and facts.running[1].overlay_device) or "flannel0"]
+    devices = [BRIDGE, *filter(None, [facts.overlay])]
     return await _look(network, subnet, devices, masquerade=bool(facts.env and facts.env.ip_masq))
 
 

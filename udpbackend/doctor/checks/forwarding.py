@@ -11,8 +11,7 @@ from udpbackend.doctor.finding import Finding, Results
 async def look(facts: Facts) -> Results:
     """ip_forward, and its twins of single devices and of IPv6."""
     ipv6 = bool(facts.running and facts.running[0].ipv6_subnet)
-    overlay = facts.running[1].overlay_device if facts.running else None
-    devices = sorted({link.name for link in facts.links} & {"cni0", overlay or "flannel0"})
+    devices = sorted({link.name for link in facts.links} & {"cni0", facts.overlay})
     return await _look(devices, ipv6=ipv6)
 
 

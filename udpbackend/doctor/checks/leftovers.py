@@ -12,7 +12,7 @@ from typing import Any
 
 from udpbackend.doctor.facts import Facts
 from udpbackend.doctor.finding import Finding, NotChecked, Results, named
-from udpbackend.host import rtnetlink
+from udpbackend.host import mark, rtnetlink
 from udpbackend.host.interface import Link
 from udpbackend.host.netlink import failing
 from udpbackend.model import Prefix
@@ -25,15 +25,15 @@ async def look(facts: Facts) -> Results:
     network, subnet = facts.network, facts.subnet
     if network is None or subnet is None:
         return [NotChecked("what this node's subnet is, neither a daemon nor subnet.env says")]
-    overlay = (facts.running and facts.running[1].overlay_device) or "flannel0"
+    overlay = facts.overlay
     second = facts.running and facts.running[1].overlay_ipv6_device
     found = list(devices([link for link in facts.links if link.name != second], subnet, overlay))
-    if facts.running and facts.running[1].overlay_device is None:
-        return found  # its routes lead straight to the other nodes
+    if overlay is None:
+        return found  # the backend may be one whose routes lead straight to the other nodes
     return found + routes(await _routes_inside(facts, network), subnet, overlay)
 
 
-def devices(links: Sequence[Link], subnet: Prefix, overlay: str) -> Iterator[Finding]:
+def devices(links: Sequence[Link], subnet: Prefix, overlay: str | None) -> Iterator[Finding]:
     """Addresses that do not belong to today's subnet; the overlay's device has its base alone."""
     for link in links:
         held = [address.ip for address in link.addresses]
@@ -51,11 +51,11 @@ def devices(links: Sequence[Link], subnet: Prefix, overlay: str) -> Iterator[Fin
                 f"{overlay} has {_list(foreign)}, expected {subnet.base} alone",
                 f"ip address delete {foreign[0]} dev {overlay}; a restart of the daemon does it too",
             )
-        elif link.name.startswith("flannel") and link.name != overlay and held:
+        elif mark.overlays(link.name) and link.name != overlay and held:
             yield Finding(
                 "part",
                 f"the device {link.name} of an earlier network is still there",
-                f"{link.name} has {_list(held)}, the overlay of this node is {overlay}",
+                f"{link.name} has {_list(held)}, the overlay of this node is {overlay or 'without a device'}",
                 f"ip link delete {link.name}, once no other flannel runs on this host",
             )
 
@@ -84,7 +84,11 @@ async def _routes_inside(facts: Facts, network: Prefix) -> dict[str, list[Prefix
     async def read(ip: Any) -> dict[str, list[Prefix]]:
         with failing("read the routing table"):
             return {
-                link.name: [_destination(it) for it in await rtnetlink.main_routes_of(ip, link.index)]
+                link.name: [
+                    _destination(it)
+                    for it in await rtnetlink.main_routes_of(ip, link.index)
+                    if it["proto"] != rtnetlink.PROTO_OURS  # DirectRouting has such, past the device
+                ]
                 for link in facts.links
             }
 

@@ -1,6 +1,6 @@
 """Whether datagrams get through to the other nodes: each is asked, nothing is guessed.
 
-An echo request goes through the overlay to the peer's flannel0, which is answered behind flanneld as well. Where
+An echo request goes through the overlay to the peer's end of it, which flanneld's hosts answer as well. Where
 nothing comes back, the peer's host is asked beside the overlay: by a plain echo whether it lives at all, and by a
 single byte to the UDP port whether somebody listens there, since a closed port says so (RFC 1122 4.1.3.1) and a
 filtered one is silent. A daemon drops that byte and counts it; flanneld ignores it.
