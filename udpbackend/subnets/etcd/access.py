@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from udpbackend.errors import HostError, UsageError
+from udpbackend.settings import Settings
 
 SYSTEM_CERTIFICATES = (
     "/etc/ssl/certs/ca-certificates.crt",  # Debian, Alpine
@@ -76,6 +77,17 @@ class Access:
     keyfile: Path | None = None
     username: str | None = None
     password: str | None = field(default=None, repr=False)
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """What the --etcd flags say."""
+        return cls(
+            cafile=settings.etcd_cafile,
+            certfile=settings.etcd_certfile,
+            keyfile=settings.etcd_keyfile,
+            username=settings.etcd_username,
+            password=settings.etcd_password,
+        )
 
     def check(self) -> None:
         """Tells now what a handshake would only fail for. Raises HostError that names the file."""
