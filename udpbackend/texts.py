@@ -70,9 +70,10 @@ def _endpoints(text: str) -> tuple[str, ...]:
 
 
 def _prefix(text: str) -> str:
-    if not text.startswith("/") or not text.strip("/"):
+    parts = [part for part in text.split("/") if part]
+    if not parts:
         raise ValueError("expected a path, like /coreos.com/network")
-    return "/" + "/".join(part for part in text.split("/") if part)
+    return "/" * text.startswith("/") + "/".join(parts)  # without a slash these are other keys, in flannel too
 
 
 def _between(lowest: int, highest: int, what: str) -> Callable[[str], int]:
