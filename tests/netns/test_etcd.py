@@ -198,6 +198,23 @@ def test_what_the_flags_give_lets_daemon_and_cleanup_in(tmp_path, how):
             assert list(scene.keys()) == ["10.5.2.0-24"]
 
 
+@pytest.mark.parametrize("prefix", ["/pods/net", "pods/net"])
+def test_a_network_at_another_prefix(prefix):
+    """Daemon and cleanup; without a leading slash the keys have none, as flanneld's."""
+    with scenery() as scene:
+        a = scene.lab.host("a")
+        scene.etcd.ctl("put", f"{prefix}/config", json.dumps(CONFIG))
+        scene.overlay.launch(a, flag := f"--etcd-prefix={prefix}")
+        scene.overlay.await_ready(a)
+        keys = ("get", "--prefix", "--keys-only", f"{prefix}/subnets")
+        assert scene.etcd.ctl(*keys).split() == [f"{prefix}/subnets/10.5.1.0-24"]
+        assert scene.keys() == {}
+        scene.overlay.stop(a)
+        files = f"--subnet-file={scene.overlay.run_directory(a) / 'subnet.env'}"
+        a.namespace.run(program(), "cleanup", files, f"--etcd-endpoints={scene.etcd.endpoints[0]}", flag)
+        assert scene.etcd.ctl(*keys) == ""
+
+
 def test_vxlan_keeps_its_mac_in_the_lease():
     """The lease says the VTEP's MAC in flannel's bytes, and a device that is made anew gets the same one."""
     with scenery() as scene:
