@@ -64,8 +64,8 @@ def _ipv6(text: str) -> IPv6Address:
 
 def _endpoints(text: str) -> tuple[str, ...]:
     found = tuple(part.strip().rstrip("/") for part in text.split(","))
-    if not all(re.fullmatch(r"https?://(\[[0-9A-Fa-f:.]+\]|[^/\s:@\[\]]+):[0-9]{1,5}", it) for it in found):
-        raise ValueError("expected URLs with scheme, host and port, separated by commas, like https://192.0.2.7:2379")
+    if not all(re.fullmatch(r"(https?://)?(\[[0-9A-Fa-f:.]+\]|[^/\s:@\[\]]+):[0-9]{1,5}", it) for it in found):
+        raise ValueError("expected URLs with host and port, separated by commas, like https://192.0.2.7:2379")
     return found
 
 

@@ -35,17 +35,16 @@ class EtcdUrl(msgspec.Struct, frozen=True):
     tls: bool
 
     @classmethod
-    def parse(cls, text: str) -> Self:
-        """Reads `https://etcd.example:2379`. Raises UsageError that names the text."""
+    def parse(cls, text: str, *, tls: bool = False) -> Self:
+        """Reads `https://etcd.example:2379`; `tls`: what is meant without a scheme. Raises UsageError naming `text`."""
         try:
-            found = urlsplit(text)
+            found = urlsplit(text if "://" in text else f"{'https' if tls else 'http'}://{text}")
             host, port = found.hostname, found.port
         except ValueError:
             host = port = None
         if not host or not port or found.scheme not in ("http", "https") or found.username or found.path.strip("/"):
             raise UsageError(
-                f"--etcd-endpoints: {text!r} is not an endpoint: expected scheme, host and port, "
-                "like https://192.0.2.7:2379"
+                f"--etcd-endpoints: {text!r} is not an endpoint: expected host and port, like https://192.0.2.7:2379"
             )
         return cls(host, port, found.scheme == "https")
 
