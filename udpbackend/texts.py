@@ -64,15 +64,16 @@ def _ipv6(text: str) -> IPv6Address:
 
 def _endpoints(text: str) -> tuple[str, ...]:
     found = tuple(part.strip().rstrip("/") for part in text.split(","))
-    if not all(re.fullmatch(r"https?://(\[[0-9A-Fa-f:.]+\]|[^/\s:@\[\]]+):[0-9]{1,5}", it) for it in found):
-        raise ValueError("expected URLs with scheme, host and port, separated by commas, like https://192.0.2.7:2379")
+    if not all(re.fullmatch(r"(https?://)?(\[[0-9A-Fa-f:.]+\]|[^/\s:@\[\]]+):[0-9]{1,5}", it) for it in found):
+        raise ValueError("expected URLs with host and port, separated by commas, like https://192.0.2.7:2379")
     return found
 
 
 def _prefix(text: str) -> str:
-    if not text.startswith("/") or not text.strip("/"):
+    parts = [part for part in text.split("/") if part]
+    if not parts:
         raise ValueError("expected a path, like /coreos.com/network")
-    return "/" + "/".join(part for part in text.split("/") if part)
+    return "/" * text.startswith("/") + "/".join(parts)  # without a slash these are other keys, in flannel too
 
 
 def _between(lowest: int, highest: int, what: str) -> Callable[[str], int]:

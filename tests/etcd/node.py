@@ -31,9 +31,10 @@ async def until(condition, what, deadline_s=DEADLINE_S):
 class Node:
     """Between entering and leaving the context it has a lease, follows the others' and keeps its own."""
 
-    def __init__(self, endpoints, prefix, directory, public_ip="192.0.2.1"):
+    def __init__(self, endpoints, prefix, directory, public_ip="192.0.2.1", **settings):
+        file = directory / "subnet.env"
         self.manager = manager(
-            Settings(etcd_endpoints=tuple(endpoints), etcd_prefix=prefix, subnet_file=directory / "subnet.env")
+            Settings(etcd_endpoints=tuple(endpoints), etcd_prefix=prefix, subnet_file=file, **settings)
         )
         self.attributes = Attributes(IPv4Address(public_ip))
         self.snapshots = []

@@ -174,6 +174,18 @@ async def test_tls_with_a_certificate_authority_alone(authority):
         assert "perhaps it speaks https, not http" in text
 
 
+async def test_an_endpoint_without_a_scheme_is_spoken_to_as_the_flags_suggest(authority, etcd):
+    """With certificates TLS, without them none, as etcd's own client does."""
+    async with connected([etcd.endpoints[0].removeprefix("http://")]) as client:
+        assert await client.get(b"/none") is None
+        assert client.endpoint == etcd.endpoints[0]
+    with Etcd(authority=authority) as secure:
+        bare = [secure.endpoints[0].removeprefix("https://")]
+        async with connected(bare, Access(cafile=authority.ca.cert)) as client:
+            assert await client.get(b"/none") is None
+            assert client.endpoint == secure.endpoints[0]
+
+
 async def test_tls_on_both_sides(authority, etcd, caplog):
     client_only = Access(authority.ca.cert, authority.client.cert, authority.client.key)
     with Etcd(authority=authority, mutual=True) as mutual:
@@ -261,8 +273,8 @@ async def test_a_closed_client_says_so(etcd, prefix):
 
 
 async def test_what_is_no_endpoint_is_named():
-    with pytest.raises(UsageError, match="--etcd-endpoints: 'etcd:2379' is not an endpoint"):
-        Client(["http://127.0.0.1:2379", "etcd:2379"], Access())
+    with pytest.raises(UsageError, match="--etcd-endpoints: 'etcd' is not an endpoint"):
+        Client(["http://127.0.0.1:2379", "etcd"], Access())
 
 
 async def test_a_silent_endpoint_costs_a_bounded_time(able):

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import re
+import time
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from node import CONFIG, Scene, until, value
 from udpbackend.errors import ConfigError, HostError, UsageError
 from udpbackend.model import Attributes
 from udpbackend.settings import Settings
-from udpbackend.subnets.etcd import health, network
+from udpbackend.subnets.etcd import health, network, own
 from udpbackend.subnets.etcd.manager import manager
 
 DUAL = '{"Network":"10.5.0.0/16","EnableIPv6":true,"IPv6Network":"fc00::/48"}'
@@ -92,6 +93,18 @@ async def test_a_subnet_is_kept_over_a_restart(scene, tmp_path):
     assert await node.manager.held(IPv4Address("192.0.2.2")) is None
     async with node:
         assert node.lease == first
+
+
+async def test_a_lease_is_renewed_so_many_minutes_before_its_end(scene, caplog, monkeypatch):
+    """A lease of 63 s and a margin of one minute: not at once, as with a longer one, nor a minute later."""
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(own, "TTL_S", 63)
+    began = time.monotonic()
+    async with scene.node(subnet_lease_renew_margin=1) as node:
+        lease = scene.find(node.key)["lease"]
+        await until(lambda: told(caplog, "renewed the lease"), "renewed")
+        assert time.monotonic() - began > 1.5, "etcd counts in whole seconds"
+        assert scene.find(node.key)["lease"] == lease
 
 
 async def test_what_the_backend_says_is_passed_on(scene):

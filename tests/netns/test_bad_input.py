@@ -16,7 +16,7 @@ USAGE = {
     "not a port": ({"healthz_port": 99999}, (), ("--healthz-port", "'99999'", "0 (off) to 65535")),
     "not a choice": ({"source_check": "maybe"}, (), ("--source-check", "'maybe'", "expected subnet, peer or off")),
     "not a pattern": ({"iface_regex": "eth["}, (), ("--iface-regex", "'eth['", "expected a regular expression")),
-    "not a URL": ({}, ("--etcd-endpoints=192.0.2.1:2379",), ("--etcd-endpoints", "'192.0.2.1:2379'", "expected URLs")),
+    "not a URL": ({}, ("--etcd-endpoints=192.0.2.1",), ("--etcd-endpoints", "'192.0.2.1'", "expected URLs")),
     "two registries": ({}, ("--kube-subnet-mgr",), ("--static-subnets and --kube-subnet-mgr", "expected one of them")),
 }
 

@@ -16,13 +16,13 @@ from typing import Any
 
 import packets
 import pytest
-from etcd_server import Etcd
+from etcd_server import Authority, Etcd
 from etcd_server import missing as missing_etcd
 from probe import probing
 from running import Log, becomes
 
 from bench.lab import traffic
-from bench.lab.daemon import HEALTHZ_PORT, PORT, Overlay
+from bench.lab.daemon import HEALTHZ_PORT, PORT, Overlay, program
 from bench.lab.topology import NETWORK, NETWORK6, Host, Lab
 from bench.lab.wait import until
 
@@ -156,6 +156,63 @@ def test_two_hosts_and_a_third(three):
     for here, there in (("a", "c"), ("c", "b")):
         three.knows(here, *{"a", "b", "c"} - {here})
         three.reach(here, there)
+
+
+@pytest.mark.parametrize("how", ["authority alone", "both sides", "login"])
+def test_what_the_flags_give_lets_daemon_and_cleanup_in(tmp_path, how):
+    """Certificates and a password as an operator gives them: the real programs, and an etcd that refuses others."""
+    with Lab() as lab:
+        a = lab.hosts[0]
+        authority = Authority(tmp_path / "ca", a.address)
+        client, ca = authority.client, f"--etcd-cafile={authority.ca.cert}"
+        key = f"--etcd-keyfile={client.key}"
+        more = {
+            "authority alone": [],
+            "both sides": [f"--etcd-certfile={client.cert}", key],
+            "login": ["--etcd-username=node", "--etcd-password=s3cret"],
+        }[how]
+        enter, ports = a.namespace.argv(()), (2379, 2380)
+        with (
+            Etcd(authority=authority, mutual=how == "both sides", address=a.address, ports=ports, enter=enter) as etcd,
+            Overlay(lab, "--static-subnets=", where := f"--etcd-endpoints={etcd.endpoints[0]}") as overlay,
+        ):
+            if how == "login":
+                etcd.require_login("node", "s3cret")
+            scene = Scene(lab, etcd, overlay)
+            scene.configure()
+            for host in lab.hosts:
+                overlay.run_directory(host).mkdir()
+                (overlay.run_directory(host) / "subnet.env").write_text(subnet_env(host, ipv6=False))
+            refused = overlay.launch(a, *([ca] if more else []))
+            until(lambda: "Couldn't fetch network config: " in refused.stderr.read_text(), NOTICED_S, "not refused")
+            overlay.stop(a)
+            for host in lab.hosts:
+                overlay.launch(host, ca, *more)
+            for host in lab.hosts:
+                overlay.await_ready(host)
+            scene.reach("a", "b")
+            assert list(scene.keys()) == ["10.5.1.0-24", "10.5.2.0-24"]
+            overlay.stop(a)
+            file = overlay.run_directory(a) / "subnet.env"
+            a.namespace.run(program(), "cleanup", f"--subnet-file={file}", where, ca, *more)
+            assert list(scene.keys()) == ["10.5.2.0-24"]
+
+
+@pytest.mark.parametrize("prefix", ["/pods/net", "pods/net"])
+def test_a_network_at_another_prefix(prefix):
+    """Daemon and cleanup; without a leading slash the keys have none, as flanneld's."""
+    with scenery() as scene:
+        a = scene.lab.host("a")
+        scene.etcd.ctl("put", f"{prefix}/config", json.dumps(CONFIG))
+        scene.overlay.launch(a, flag := f"--etcd-prefix={prefix}")
+        scene.overlay.await_ready(a)
+        keys = ("get", "--prefix", "--keys-only", f"{prefix}/subnets")
+        assert scene.etcd.ctl(*keys).split() == [f"{prefix}/subnets/10.5.1.0-24"]
+        assert scene.keys() == {}
+        scene.overlay.stop(a)
+        files = f"--subnet-file={scene.overlay.run_directory(a) / 'subnet.env'}"
+        a.namespace.run(program(), "cleanup", files, f"--etcd-endpoints={scene.etcd.endpoints[0]}", flag)
+        assert scene.etcd.ctl(*keys) == ""
 
 
 def test_vxlan_keeps_its_mac_in_the_lease():

@@ -1,6 +1,7 @@
 """The daemon and the host's rules: written with its start, kept while it runs, gone with a start that fails."""
 
 import json
+import time
 
 import pytest
 from refusal import refusal
@@ -55,6 +56,29 @@ def test_masquerading_and_a_blackhole_are_kept_and_outlive_the_daemon(lab):
         overlay.stop_all()
     assert MASQUERADE in rules(host, "nat")
     assert blackhole in routes(host)
+
+
+def test_the_rules_are_looked_at_as_often_as_asked(lab):
+    """Five repairs take 5 s and a little; at the default of 5 s they would take 20 s at least."""
+    host = lab.hosts[0]
+    with Overlay(lab, "--ip-masq", "--iptables-resync=1") as overlay:
+        overlay.launch(host)
+        overlay.await_ready(host)
+        end = time.monotonic() + 18
+        for _ in range(5):
+            host.namespace.run("iptables", "-t", "nat", "-F", "POSTROUTING")
+            until(lambda: MASQUERADE in rules(host, "nat"), end - time.monotonic(), "not repaired")
+
+
+def test_without_random_ports_and_without_forward_rules(lab):
+    host = lab.hosts[0]
+    with Overlay(lab, "--ip-masq", "--ip-masq-fully-random-disable", "--iptables-forward-rules=false") as overlay:
+        overlay.launch(host)
+        overlay.await_ready(host)
+        masquerading = [rule for rule in rules(host, "nat") if "-j MASQUERADE" in rule]
+        assert len(masquerading) == 2
+        assert not [rule for rule in masquerading if "--random-fully" in rule]
+        assert not [rule for rule in rules(host, "filter") if "FLANNEL" in rule]
 
 
 def test_nftables_where_the_network_asks_for_it(lab):

@@ -97,9 +97,9 @@ def test_help_goes_to_stdout_and_version_to_stderr(capsys):
 
 
 def test_a_bad_variable_ends_the_program(monkeypatch, capsys):
-    monkeypatch.setenv("FLANNELD_ETCD_ENDPOINTS", "192.0.2.1:2379")
+    monkeypatch.setenv("FLANNELD_ETCD_ENDPOINTS", "192.0.2.1")
     assert cli.main([REGISTRY]) == 2
-    assert "FLANNELD_ETCD_ENDPOINTS: invalid value '192.0.2.1:2379'" in capsys.readouterr().err
+    assert "FLANNELD_ETCD_ENDPOINTS: invalid value '192.0.2.1'" in capsys.readouterr().err
 
 
 def test_a_closed_pipe_is_quiet():

@@ -30,7 +30,7 @@ def test_endpoints(text, expected, target):
     "text",
     [
         "",
-        "127.0.0.1:2379",
+        "127.0.0.1",
         "http://127.0.0.1",
         "http://:2379",
         "http://127.0.0.1:0",
@@ -45,9 +45,7 @@ def test_endpoints(text, expected, target):
 def test_what_is_no_endpoint_is_named(text):
     with pytest.raises(UsageError) as caught:
         EtcdUrl.parse(text)
-    assert str(caught.value).startswith(
-        f"--etcd-endpoints: {text!r} is not an endpoint: expected scheme, host and port"
-    )
+    assert str(caught.value).startswith(f"--etcd-endpoints: {text!r} is not an endpoint: expected host and port")
 
 
 @given(st.text() | st.text(alphabet="htps:/[]@.%?#19", max_size=30).map("http://".__add__))
@@ -57,6 +55,12 @@ def test_any_text_is_an_endpoint_or_refused(text):
     except UsageError:
         return
     assert EtcdUrl.parse(str(url)) == url
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_without_a_scheme_the_asker_decides(tls):
+    assert EtcdUrl.parse("[fd00::1]:2379", tls=tls) == EtcdUrl("fd00::1", 2379, tls=tls)
+    assert EtcdUrl.parse("http://[fd00::1]:2379", tls=tls) == EtcdUrl("fd00::1", 2379, tls=False)
 
 
 def test_a_password_is_not_shown():

@@ -121,6 +121,8 @@ def test_the_flags_of_the_registries():
     )
     assert settings.etcd_endpoints == ("https://a.example:2379", "https://[2001:db8::1]:4001")
     assert settings.etcd_prefix == "/net"
+    assert parse(["--etcd-endpoints=a:2379,[::1]:4001"], {}).etcd_endpoints == ("a:2379", "[::1]:4001")
+    assert parse(["--etcd-prefix=a//net/"], {}).etcd_prefix == "a/net"
     assert (settings.etcd_cafile, settings.etcd_keyfile) == (Path("ca.pem"), Path("k.pem"))
     assert (settings.etcd_username, settings.etcd_password) == ("u", "p")
     assert settings.subnet_lease_renew_margin == 30
@@ -175,8 +177,8 @@ def test_a_boolean_from_the_environment():
         (["--ip-masq=maybe"], "--ip-masq: invalid value 'maybe': expected true or false"),
         (["--iptables-resync=0"], "--iptables-resync: invalid value '0': expected seconds from 1 to 86400"),
         (["--subnet-lease-renew-margin=1440"], "--subnet-lease-renew-margin: invalid value '1440': expected minutes"),
-        (["--etcd-endpoints=127.0.0.1:2379"], "--etcd-endpoints: invalid value '127.0.0.1:2379': expected URLs"),
-        (["--etcd-prefix=net"], "--etcd-prefix: invalid value 'net': expected a path"),
+        (["--etcd-endpoints=127.0.0.1"], "--etcd-endpoints: invalid value '127.0.0.1': expected URLs"),
+        (["--etcd-prefix=//"], "--etcd-prefix: invalid value '//': expected a path"),
         (["--etcd-keyfile=k"], "--etcd-keyfile is of no use without --etcd-certfile"),
         (["--etcd-password=p"], "--etcd-password is of no use without --etcd-username"),
         (["--kube-subnet-mgr"], "--static-subnets and --kube-subnet-mgr are two registries"),

@@ -51,14 +51,7 @@ async def _delete(settings: Settings, held: Held) -> None:
 
 @asynccontextmanager
 async def _store(settings: Settings) -> AsyncGenerator[Store, None]:
-    access = Access(
-        cafile=settings.etcd_cafile,
-        certfile=settings.etcd_certfile,
-        keyfile=settings.etcd_keyfile,
-        username=settings.etcd_username,
-        password=settings.etcd_password,
-    )
-    client = Client(settings.etcd_endpoints, access)
+    client = Client(settings.etcd_endpoints, Access.of(settings))
     try:
         yield Store(client, settings.etcd_prefix)
     finally:

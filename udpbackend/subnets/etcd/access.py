@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from udpbackend.errors import HostError, UsageError
+from udpbackend.settings import Settings
 
 SYSTEM_CERTIFICATES = (
     "/etc/ssl/certs/ca-certificates.crt",  # Debian, Alpine
@@ -34,17 +35,16 @@ class EtcdUrl(msgspec.Struct, frozen=True):
     tls: bool
 
     @classmethod
-    def parse(cls, text: str) -> Self:
-        """Reads `https://etcd.example:2379`. Raises UsageError that names the text."""
+    def parse(cls, text: str, *, tls: bool = False) -> Self:
+        """Reads `https://etcd.example:2379`; `tls`: what is meant without a scheme. Raises UsageError naming `text`."""
         try:
-            found = urlsplit(text)
+            found = urlsplit(text if "://" in text else f"{'https' if tls else 'http'}://{text}")
             host, port = found.hostname, found.port
         except ValueError:
             host = port = None
         if not host or not port or found.scheme not in ("http", "https") or found.username or found.path.strip("/"):
             raise UsageError(
-                f"--etcd-endpoints: {text!r} is not an endpoint: expected scheme, host and port, "
-                "like https://192.0.2.7:2379"
+                f"--etcd-endpoints: {text!r} is not an endpoint: expected host and port, like https://192.0.2.7:2379"
             )
         return cls(host, port, found.scheme == "https")
 
@@ -76,6 +76,17 @@ class Access:
     keyfile: Path | None = None
     username: str | None = None
     password: str | None = field(default=None, repr=False)
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """What the --etcd flags say."""
+        return cls(
+            cafile=settings.etcd_cafile,
+            certfile=settings.etcd_certfile,
+            keyfile=settings.etcd_keyfile,
+            username=settings.etcd_username,
+            password=settings.etcd_password,
+        )
 
     def check(self) -> None:
         """Tells now what a handshake would only fail for. Raises HostError that names the file."""

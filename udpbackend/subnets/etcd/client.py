@@ -44,7 +44,9 @@ class Client:
 
         Opens nothing yet. Raises UsageError for an endpoint, HostError for a certificate that is no good.
         """
-        self._urls = [EtcdUrl.parse(text) for text in endpoints]
+        # A bare host:port is taken as etcd's own client does, which flanneld uses: TLS if there are certificates.
+        tls = bool(access.cafile or access.certfile)
+        self._urls = [EtcdUrl.parse(text, tls=tls) for text in endpoints]
         self._access = access
         self._request_s = request_s
         access.check()

@@ -33,7 +33,7 @@ Subnets = tuple[Prefix, Prefix | None]
 
 
 class Keys:
-    """The keys of one network, whose `prefix` begins with a slash and does not end in one."""
+    """The keys of one network, whose `prefix` does not end in a slash."""
 
     def __init__(self, prefix: str) -> None:
         self.config = f"{prefix}/config".encode()

@@ -34,14 +34,7 @@ T = TypeVar("T")
 
 def manager(settings: Settings) -> EtcdSubnets:
     """The registry that the --etcd flags lead to. Raises UsageError, HostError."""
-    access = Access(
-        cafile=settings.etcd_cafile,
-        certfile=settings.etcd_certfile,
-        keyfile=settings.etcd_keyfile,
-        username=settings.etcd_username,
-        password=settings.etcd_password,
-    )
-    return EtcdSubnets(settings, Client(settings.etcd_endpoints, access))
+    return EtcdSubnets(settings, Client(settings.etcd_endpoints, Access.of(settings)))
 
 
 class EtcdSubnets:
