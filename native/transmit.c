@@ -32,6 +32,7 @@ void transmit_init(struct transmit *t, const struct tun_io *tun, struct udp_io *
 	t->stats = stats;
 	t->local_address_be = config->local_address_be;
 	t->arena = arena;
+	t->packed = arena + TRANSMIT_READ_BYTES;
 	answer_init(&t->answer, tun, stats, config);
 }
 
@@ -311,10 +312,9 @@ static int send_cut(struct transmit *t, const struct transmit_packet *it, const 
 static int send_too_big(struct transmit *t, int64_t now_ns)
 {
 	struct transmit_packet *it = &t->packets[t->position.packet];
-	uint8_t *whole = t->arena + TRANSMIT_ARENA_BYTES - 65536;
 	uint32_t room = transmit_room(it->peer, now_ns);
-	struct segment segment;
 	struct packet packet;
+	uint32_t bytes;
 	int error = 0;
 
 	if (it->source.packet.dont_fragment) {
@@ -323,10 +323,8 @@ static int send_too_big(struct transmit *t, int64_t now_ns)
 		next_packet(t);
 		return 0;
 	}
-	segment_make(&it->source, t->position.segment, t->headers[0], &segment);
-	memcpy(whole, t->headers[0], segment.headers_bytes);
-	memcpy(whole + segment.headers_bytes, segment.payload, segment.payload_bytes);
-	if (packet_parse(whole, segment.headers_bytes + segment.payload_bytes, &packet) == PACKET_OK)
+	bytes = transmit_pack(&it->source, t->position.segment, t->packed);
+	if (packet_parse(t->packed, bytes, &packet) == PACKET_OK)
 		error = send_cut(t, it, &packet, now_ns);
 	else
 		stats_add(t->stats, STAT_tx_drop_offload, 1);

@@ -20,7 +20,9 @@
 #define TRANSMIT_STALL_NS 100000000LL /* a full socket may hold a batch for this long */
 #define TRANSMIT_PATH_MTU_NS 600000000000LL /* RFC 1191, 6.3: ten minutes; Linux's own memory is as long */
 #define TRANSMIT_SOCKETS_MAX 16
-#define TRANSMIT_ARENA_BYTES (TRANSMIT_BATCH_BYTES + 2 * 65536 + 128)
+#define TRANSMIT_READ_BYTES (TRANSMIT_BATCH_BYTES + 65536 + 128)
+#define TRANSMIT_PACKED_BYTES 262144  /* a batch as datagrams; what finds no room in it is composed the next time */
+#define TRANSMIT_ARENA_BYTES (TRANSMIT_READ_BYTES + TRANSMIT_PACKED_BYTES)
 
 /* One packet of the batch. */
 struct transmit_packet {
@@ -40,8 +42,6 @@ struct transmit_run {
 	struct udp_io *udp;
 	struct transmit_position end; /* of the batch after it */
 	uint32_t datagrams, bytes, datagram_bytes;
-	uint32_t first_iov;
-	uint32_t packet_bytes; /* inner bytes; what the peer's counters get */
 };
 
 struct transmit {
@@ -51,7 +51,8 @@ struct transmit {
 	uint32_t udp_count;
 	struct answer answer;
 	uint32_t local_address_be;
-	uint8_t *arena; /* TRANSMIT_ARENA_BYTES of packets as read, and as much for a segment to be cut; owned */
+	uint8_t *arena;  /* packets as read; borrowed, as is the next */
+	uint8_t *packed; /* where datagrams are put together */
 
 	uint32_t count; /* packets in the batch */
 	struct transmit_position position;
@@ -63,13 +64,12 @@ struct transmit {
 	struct transmit_packet packets[TRANSMIT_PACKETS];
 
 	/* What compose has made of the batch from `position` on. */
-	uint32_t runs_count, datagrams_count, iov_count;
+	uint32_t runs_count, datagrams_count, packed_bytes;
 	struct transmit_run runs[TRANSMIT_DATAGRAMS];
 	struct mmsghdr messages[TRANSMIT_DATAGRAMS];
 	struct sockaddr_in addresses[TRANSMIT_DATAGRAMS];
 	union udp_io_control controls[TRANSMIT_DATAGRAMS];
-	struct iovec iov[2 * TRANSMIT_DATAGRAMS];
-	uint8_t headers[TRANSMIT_DATAGRAMS][SEGMENT_HEADERS_MAX];
+	struct iovec iov[TRANSMIT_DATAGRAMS];
 };
 
 /* Prepares for batches in `arena` (borrowed; TRANSMIT_ARENA_BYTES). */
@@ -92,6 +92,9 @@ void transmit_resume(struct transmit *t, const struct table *table, int64_t now_
 
 /* Bytes that an inner packet to this peer may have, as far as its path's MTU is known. */
 uint32_t transmit_room(const struct peer *peer, int64_t now_ns);
+
+/* Puts segment `index` together at `to`, which has room for the segment and SEGMENT_HEADERS_MAX. Returns its bytes. */
+uint32_t transmit_pack(const struct segment_source *source, uint32_t index, uint8_t *to);
 
 /* Makes `runs` and `messages` of what comes after the position: until the batch ends, there is no more room, or a packet
  * does not fit its path. (transmit_compose.c; for transmit.c.) */

@@ -1,13 +1,19 @@
 /* transmit_compose: a batch as messages for the socket.
  *
- * Theory of operation. From the position on, every segment becomes a datagram: headers of its own in front of payload that
- * stays where it was read. Neighbours of one size to one peer, whatever packet or flow they come from, join into a *run*:
- * one message, cut by the kernel (UDP_SEGMENT). A shorter datagram ends its run. So the tail of a super-packet that is too
- * long for one message begins the next packet's run, and many small packets leave as one message.
+ * Theory of operation. From the position on, every segment becomes a datagram: headers of its own, and its payload behind
+ * them. Neighbours of one size to one peer, whatever packet or flow they come from, join into a *run*: one message, cut by
+ * the kernel (UDP_SEGMENT). A shorter datagram ends its run. So the tail of a super-packet that is too long for one message
+ * begins the next packet's run, and many small packets leave as one message.
+ *
+ * The datagrams stand one behind the other, so that a message is one piece. To leave the payload where it was read spares
+ * a copy within the cache (1.2 us for 64 KB) and costs more than it spares: the kernel then copies from 88 pieces into
+ * memory that another processor has last used, and where two pieces meet in a cache line it has to fetch that line first.
  *
  * Owns the composing of struct transmit and nothing of its sending.
  */
 #include "transmit.h"
+
+#include <string.h>
 
 uint32_t transmit_room(const struct peer *peer, int64_t now_ns)
 {
@@ -16,8 +22,8 @@ uint32_t transmit_room(const struct peer *peer, int64_t now_ns)
 	return mtu == UINT32_MAX ? mtu : mtu - UDP_IO_OVERHEAD_BYTES;
 }
 
-/* Begins a run with a datagram of this length. */
-static struct transmit_run *begin_run(struct transmit *t, const struct transmit_packet *it, uint32_t bytes)
+/* Begins a run with the datagram of this length that has been put there. */
+static struct transmit_run *begin_run(struct transmit *t, const struct transmit_packet *it, uint32_t bytes, uint8_t *at)
 {
 	const struct peer *peer = it->peer;
 	uint32_t number = t->runs_count++;
@@ -27,8 +33,8 @@ static struct transmit_run *begin_run(struct transmit *t, const struct transmit_
 		.peer = it->peer,
 		.udp = it->udp,
 		.datagram_bytes = bytes,
-		.first_iov = t->iov_count,
 	};
+	t->iov[number].iov_base = at;
 	t->addresses[number] = (struct sockaddr_in){
 		.sin_family = AF_INET,
 		.sin_port = peer->port_be,
@@ -45,35 +51,37 @@ static int joins(const struct transmit_run *run, const struct transmit_packet *i
 	       run->bytes == run->datagrams * run->datagram_bytes && run->bytes + bytes <= UDP_IO_RUN_BYTES;
 }
 
-static void add_slices(struct transmit *t, const struct segment *segment)
+uint32_t transmit_pack(const struct segment_source *source, uint32_t index, uint8_t *to)
 {
-	if (segment->headers_bytes > 0)
-		t->iov[t->iov_count++] = (struct iovec){
-			.iov_base = t->headers[t->datagrams_count],
-			.iov_len = segment->headers_bytes,
-		};
-	t->iov[t->iov_count++] = (struct iovec){
-		.iov_base = (void *)(uintptr_t)segment->payload,
-		.iov_len = segment->payload_bytes,
-	};
-	t->datagrams_count++;
+	struct segment segment;
+
+	segment_make(source, index, to, &segment);
+	memcpy(to + segment.headers_bytes, segment.payload, segment.payload_bytes);
+	return segment.headers_bytes + segment.payload_bytes;
 }
 
 static void finish_messages(struct transmit *t)
 {
 	for (uint32_t i = 0; i < t->runs_count; i++) {
 		const struct transmit_run *run = &t->runs[i];
-		uint32_t end = i + 1 < t->runs_count ? t->runs[i + 1].first_iov : t->iov_count;
 
 		t->messages[i] = (struct mmsghdr){ .msg_hdr = {
 			.msg_name = &t->addresses[i],
 			.msg_namelen = sizeof(t->addresses[i]),
-			.msg_iov = &t->iov[run->first_iov],
-			.msg_iovlen = end - run->first_iov,
+			.msg_iov = &t->iov[i],
+			.msg_iovlen = 1,
 		} };
+		t->iov[i].iov_len = run->bytes;
 		if (run->datagrams > 1)
 			udp_io_set_segment(&t->messages[i].msg_hdr, &t->controls[i], (uint16_t)run->datagram_bytes);
 	}
+}
+
+/* Whether another datagram of this packet finds room. */
+static int fits(const struct transmit *t, const struct transmit_packet *it)
+{
+	return t->datagrams_count < TRANSMIT_DATAGRAMS &&
+	       t->packed_bytes + segment_longest(&it->source) + SEGMENT_HEADERS_MAX <= TRANSMIT_PACKED_BYTES;
 }
 
 void transmit_compose(struct transmit *t, int64_t now_ns)
@@ -81,23 +89,22 @@ void transmit_compose(struct transmit *t, int64_t now_ns)
 	struct transmit_position at = t->position;
 	struct transmit_run *run = NULL;
 
-	t->runs_count = t->datagrams_count = t->iov_count = 0;
-	for (; at.packet < t->count && t->datagrams_count < TRANSMIT_DATAGRAMS; at.packet++, at.segment = 0) {
+	t->runs_count = t->datagrams_count = t->packed_bytes = 0;
+	for (; at.packet < t->count; at.packet++, at.segment = 0) {
 		const struct transmit_packet *it = &t->packets[at.packet];
 
 		if (it->source.count == 0)
 			continue;
 		if (segment_longest(&it->source) > transmit_room(it->peer, now_ns))
 			break;
-		while (at.segment < it->source.count && t->datagrams_count < TRANSMIT_DATAGRAMS) {
-			struct segment segment;
-			uint32_t bytes;
+		while (at.segment < it->source.count && fits(t, it)) {
+			uint8_t *to = t->packed + t->packed_bytes;
+			uint32_t bytes = transmit_pack(&it->source, at.segment, to);
 
-			segment_make(&it->source, at.segment, t->headers[t->datagrams_count], &segment);
-			bytes = segment.headers_bytes + segment.payload_bytes;
 			if (!joins(run, it, bytes))
-				run = begin_run(t, it, bytes);
-			add_slices(t, &segment);
+				run = begin_run(t, it, bytes, to);
+			t->datagrams_count++;
+			t->packed_bytes += bytes;
 			run->datagrams++;
 			run->bytes += bytes;
 			at.segment++;
