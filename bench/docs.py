@@ -218,6 +218,12 @@ def soaked(document: Document) -> str:
     return _recorded("soak", soak.section)
 
 
+def through(document: Document) -> str:
+    """What our daemon has set up, beside what was set up by hand."""
+    del document
+    return _recorded("through-daemon", lambda it, table: table(show.AGREEMENT, list(show.agreement_rows(it))))
+
+
 def profiled(document: Document) -> str:
     """Where the processor time goes."""
     del document
@@ -233,6 +239,7 @@ MARKS: dict[str, Callable[[Document], str]] = {
     "cluster": cluster,
     "soak": soaked,
     "profile": profiled,
+    "through": through,
     "versions": versions,
     "machine": machine,
     "plots": pictures,

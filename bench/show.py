@@ -132,10 +132,12 @@ def table(document: dict[str, Any], against: str) -> str:
     return render(HEADER, rows)
 
 
-def agreement(document: dict[str, Any]) -> str:
-    """The headlines of each system that our daemon has set up, and their ratio to the one set up by hand; else ""."""
+AGREEMENT = (HEADER[0], "through our daemon : by hand", "ratio", "min-max", "verdict")
+
+
+def agreement_rows(document: dict[str, Any]) -> Iterator[Sequence[str]]:
+    """The headlines of each system that our daemon has set up, and their ratio to the one set up by hand."""
     index = Index(document)
-    rows = []
     for name, twin in systems.THROUGH_DAEMON.items():
         for row in headlines(document):
             ratio = index.ratio(row, name) if row["system"] == twin.name else None
@@ -143,8 +145,13 @@ def agreement(document: dict[str, Any]) -> str:
                 verdict = ratio["verdict"] if row["proof"] == "ok" else "NO PROOF"
                 cell = f"{row['link']}, {row['path']}, {row['mtu']}, {row['workload']}{which(row)}"
                 spread = f"{ratio['min']:.2f}-{ratio['max']:.2f}"
-                rows.append((cell, f"{twin.name} : {name}", f"{ratio['median']:.2f}", spread, verdict))
-    return render((HEADER[0], "through our daemon : by hand", "ratio", "min-max", "verdict"), rows) if rows else ""
+                yield cell, f"{twin.name} : {name}", f"{ratio['median']:.2f}", spread, verdict
+
+
+def agreement(document: dict[str, Any]) -> str:
+    """The same as a table; "" where no system was set up by our daemon."""
+    rows = list(agreement_rows(document))
+    return render(AGREEMENT, rows) if rows else ""
 
 
 def _line(index: Index, row: Row, against: str) -> Sequence[str]:
