@@ -20,8 +20,8 @@
 #define TRANSMIT_STALL_NS 100000000LL /* a full socket may hold a batch for this long */
 #define TRANSMIT_PATH_MTU_NS 600000000000LL /* RFC 1191, 6.3: ten minutes; Linux's own memory is as long */
 #define TRANSMIT_SOCKETS_MAX 16
-#define TRANSMIT_READ_BYTES (TRANSMIT_BATCH_BYTES + 65536 + 160) /* a multiple of 64: the cache line a run begins with */
-#define TRANSMIT_PACKED_BYTES 262144  /* a batch as datagrams; what finds no room in it is composed the next time */
+#define TRANSMIT_READ_BYTES (TRANSMIT_BATCH_BYTES + 65536 + 160) /* a multiple of 64: the first run begins a cache line */
+#define TRANSMIT_PACKED_BYTES (TRANSMIT_READ_BYTES + TRANSMIT_DATAGRAMS * SEGMENT_HEADERS_MAX) /* all that is composed */
 #define TRANSMIT_ARENA_BYTES (TRANSMIT_READ_BYTES + TRANSMIT_PACKED_BYTES)
 
 /* One packet of the batch. */

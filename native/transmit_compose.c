@@ -77,27 +77,20 @@ static void finish_messages(struct transmit *t)
 	}
 }
 
-/* Whether another datagram of this packet finds room. */
-static int fits(const struct transmit *t, const struct transmit_packet *it)
-{
-	return t->datagrams_count < TRANSMIT_DATAGRAMS &&
-	       t->packed_bytes + segment_longest(&it->source) + SEGMENT_HEADERS_MAX <= TRANSMIT_PACKED_BYTES;
-}
-
 void transmit_compose(struct transmit *t, int64_t now_ns)
 {
 	struct transmit_position at = t->position;
 	struct transmit_run *run = NULL;
 
 	t->runs_count = t->datagrams_count = t->packed_bytes = 0;
-	for (; at.packet < t->count; at.packet++, at.segment = 0) {
+	for (; at.packet < t->count && t->datagrams_count < TRANSMIT_DATAGRAMS; at.packet++, at.segment = 0) {
 		const struct transmit_packet *it = &t->packets[at.packet];
 
 		if (it->source.count == 0)
 			continue;
 		if (segment_longest(&it->source) > transmit_room(it->peer, now_ns))
 			break;
-		while (at.segment < it->source.count && fits(t, it)) {
+		while (at.segment < it->source.count && t->datagrams_count < TRANSMIT_DATAGRAMS) {
 			uint8_t *to = t->packed + t->packed_bytes;
 			uint32_t bytes = transmit_pack(&it->source, at.segment, to);
 

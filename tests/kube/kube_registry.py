@@ -93,6 +93,15 @@ class Watched:
 
 
 @contextlib.asynccontextmanager
+async def unwatched(api, it):
+    """The API server is away meanwhile, so that what changes is found afterwards, all at once."""
+    await api.stop()
+    await it.until(lambda state: state.degraded)
+    yield
+    await api.start()
+
+
+@contextlib.asynccontextmanager
 async def watched(given, timing=QUICK, attributes=UDP):
     """A registry in use, its first snapshot not taken yet."""
     async with opened(given, timing) as registry, Watched(registry, attributes) as it:

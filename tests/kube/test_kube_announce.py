@@ -1,11 +1,12 @@
 """What is written to our own node through a real API server: as flannel does, only if it differs, again when lost."""
 
 import asyncio
+from contextlib import nullcontext
 from ipaddress import IPv4Address, IPv6Address
 
 import pytest
 from kube_api import FLANNEL, KubeApi, node
-from kube_registry import ADDRESS, DUAL_CONF, QUICK, UDP, opened, settings, watched
+from kube_registry import ADDRESS, DUAL_CONF, QUICK, UDP, opened, settings, unwatched, watched
 
 from udpbackend.errors import ConfigError, HostError, RestartNeededError
 from udpbackend.model import Attributes
@@ -210,12 +211,8 @@ async def test_another_subnet_or_address_of_our_own_needs_a_new_start(api, tmp_p
     async with watched(settings(api, tmp_path)) as it:
         await it.next()
         await api.watched()
-        if not watching:
-            await api.stop()
-            await it.until(lambda state: state.degraded)
-        api.change("a", change)
-        if not watching:
-            await api.start()
+        async with nullcontext() if watching else unwatched(api, it):
+            api.change("a", change)
         async with asyncio.timeout(5):
             with pytest.raises(RestartNeededError, match=text):
                 await it.running
@@ -227,13 +224,9 @@ async def test_a_node_made_anew_with_another_podcidr_needs_a_new_start(api, tmp_
     async with watched(settings(api, tmp_path)) as it:
         await it.next()
         await api.watched()
-        if not watching:
-            await api.stop()
-            await it.until(lambda state: state.degraded)
-        api.delete("a")
-        api.put(node("a", uid="another"))
-        if not watching:
-            await api.start()
+        async with nullcontext() if watching else unwatched(api, it):
+            api.delete("a")
+            api.put(node("a", uid="another"))
         await api.until(lambda: api.annotations("a") == UDP_TEXTS)
         assert not it.running.done()
         api.change("a", lambda node: node["spec"].update(podCIDR="10.244.7.0/24", podCIDRs=["10.244.7.0/24"]))

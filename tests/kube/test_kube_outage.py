@@ -4,7 +4,7 @@ import logging
 
 import pytest
 from kube_api import KubeApi, joined, node
-from kube_registry import QUICK, settings, watched
+from kube_registry import QUICK, settings, unwatched, watched
 
 from udpbackend.subnets.kube.contact import Contact
 
@@ -127,12 +127,10 @@ async def test_an_outage_ends_in_the_difference(api, tmp_path):
     async with watched(settings(api, tmp_path)) as it:
         await it.next()
         await api.watched()
-        await api.stop()
-        await it.until(lambda state: state.degraded)
-        api.delete("b")
-        api.put(C)
-        api.put(joined("d", "10.244.4.0/24", "192.0.2.4"))
-        await api.start()
+        async with unwatched(api, it):
+            api.delete("b")
+            api.put(C)
+            api.put(joined("d", "10.244.4.0/24", "192.0.2.4"))
         assert await it.names() == {"a", "c", "d"}
         assert it.quiet
 
@@ -141,12 +139,10 @@ async def test_a_peer_made_anew_whose_podcidr_another_has_by_now(api, tmp_path):
     async with watched(settings(api, tmp_path)) as it:
         await it.next()
         await api.watched()
-        await api.stop()
-        await it.until(lambda state: state.degraded)
-        api.delete("b")
-        api.put(joined("new", "10.244.2.0/24", "192.0.2.9", created="2026-03-01T00:00:00Z"))
-        api.put(joined("b", "10.244.7.0/24", "192.0.2.2", created="2026-03-02T00:00:00Z"))
-        await api.start()
+        async with unwatched(api, it):
+            api.delete("b")
+            api.put(joined("new", "10.244.2.0/24", "192.0.2.9", created="2026-03-01T00:00:00Z"))
+            api.put(joined("b", "10.244.7.0/24", "192.0.2.2", created="2026-03-02T00:00:00Z"))
         leases = (await it.next()).leases
         assert [(it.node, str(it.subnet), str(it.public_address)) for it in leases[1:]] == [
             ("new", "10.244.2.0/24", "192.0.2.9"),

@@ -75,17 +75,22 @@ def test_a_right_that_is_taken_away(healthy, right):
     until(lambda: healthy.examine().document["daemon"] == "ready", 20, "the daemon has the right again")
 
 
+def examined_after_the_end(made, last_words):
+    """What the doctor finds where the daemon has ended by itself, and said why."""
+    daemon = made.launch(made.a, "--iface=eth0")
+    assert daemon.wait(20) == 1
+    assert last_words in daemon.tail()
+    made.install_cni()
+    return made.examine()
+
+
 def test_a_daemon_that_may_not_write_its_node():
     """It ends and says why; the doctor says the same without it."""
     with Lab() as lab:
         made = Cluster(lab)
         made.serve(*(ready(host.name, host.subnet) for host in lab.hosts))
         made.order("forbid patch nodes/status")
-        daemon = made.launch(made.a, "--iface=eth0")
-        assert daemon.wait(20) == 1
-        assert "forbids to patch nodes/status" in daemon.tail()
-        made.install_cni()
-        found = made.examine()
+        found = examined_after_the_end(made, "forbids to patch nodes/status")
     assert set(found.findings) == {"daemon", "kube-rights", "subnet-file"}
     assert found.findings["kube-rights"]["evidence"] == f"{made.url} says that it may not patch nodes/status"
 
@@ -205,11 +210,7 @@ def test_a_node_without_a_podcidr():
     with Lab() as lab:
         made = Cluster(lab)
         made.serve(ready("a"))
-        daemon = made.launch(made.a, "--iface=eth0")
-        assert daemon.wait(20) == 1
-        assert 'node "a" pod cidr not assigned' in daemon.tail()
-        made.install_cni()
-        found = made.examine()
+        found = examined_after_the_end(made, 'node "a" pod cidr not assigned')
     assert set(found.findings) == {"daemon", "node-ready", "subnet-file"}
     assert found.findings["node-ready"]["what"] == "the node a has no podCIDR, so the daemon gets no subnet"
     assert "--allocate-node-cidrs" in found.findings["node-ready"]["cure"]

@@ -55,28 +55,32 @@ def vtep(host, device):
     return json.dumps({"VNI": 1, "VtepMAC": link(host.namespace, device)["address"]}, separators=(",", ":"))
 
 
-def test_udp():
-    with cluster(UDP, ipv6=True) as (overlay, served):
-        pods_meet(overlay)
-        for host in overlay.lab.hosts:
-            said = {**FLANNELS, "backend-type": "", "public-ip": host.address}
-            assert served.api.annotations(host.name) == {**said, "backend-data": '{"udpbackend":1,"ipv6":true}'}
-        writes_nothing_when_started_again(overlay, served)
-        pods_meet(overlay)
+def said_by_udp(host):
+    return {"backend-type": "", "backend-data": '{"udpbackend":1,"ipv6":true}'}
 
 
-def test_vxlan():
-    with cluster(VXLAN, ipv6=True, prepare=of_kernel(1430)) as (overlay, served):
+def said_by_vxlan(host):
+    data = {"backend-data": vtep(host, "flannel.1"), "backend-v6-data": vtep(host, "flannel-v6.1")}
+    return {"backend-type": "vxlan", "public-ipv6": f"fd77::{host.number}", **data}
+
+
+def said_by_host_gw(host):
+    return {"backend-type": "host-gw", "public-ipv6": f"fd77::{host.number}", "backend-v6-data": "null"}
+
+
+BACKENDS = {
+    "udp": (UDP, {}, said_by_udp),
+    "vxlan": (VXLAN, {"prepare": of_kernel(1430)}, said_by_vxlan),
+    "host-gw": (HOST_GW, {"prepare": of_kernel(1500)}, said_by_host_gw),
+}
+
+
+@pytest.mark.parametrize(("backend", "prepared", "said"), BACKENDS.values(), ids=BACKENDS)
+def test_what_is_announced(backend, prepared, said):
+    with cluster(backend, ipv6=True, **prepared) as (overlay, served):
         pods_meet(overlay)
         for host in overlay.lab.hosts:
-            assert served.api.annotations(host.name) == {
-                **FLANNELS,
-                "backend-type": "vxlan",
-                "backend-data": vtep(host, "flannel.1"),
-                "backend-v6-data": vtep(host, "flannel-v6.1"),
-                "public-ip": host.address,
-                "public-ipv6": f"fd77::{host.number}",
-            }
+            assert served.api.annotations(host.name) == {**FLANNELS, "public-ip": host.address, **said(host)}
         writes_nothing_when_started_again(overlay, served)
         pods_meet(overlay)
 
@@ -94,21 +98,6 @@ def test_vxlan_keeps_its_mac_when_the_device_is_gone():
         assert vtep(b, "flannel.1") == before["backend-data"]
         found = traffic.ping(a.pod, b.pod_address)
         assert found.received == found.sent
-
-
-def test_host_gw():
-    with cluster(HOST_GW, ipv6=True, prepare=of_kernel(1500)) as (overlay, served):
-        pods_meet(overlay)
-        for host in overlay.lab.hosts:
-            assert served.api.annotations(host.name) == {
-                **FLANNELS,
-                "backend-type": "host-gw",
-                "backend-v6-data": "null",
-                "public-ip": host.address,
-                "public-ipv6": f"fd77::{host.number}",
-            }
-        writes_nothing_when_started_again(overlay, served)
-        pods_meet(overlay)
 
 
 def test_overwrites_are_what_the_peers_send_to():

@@ -24,10 +24,10 @@ from typing import Any
 from udpbackend.errors import HostError
 from udpbackend.host import mark, rtnetlink
 from udpbackend.host.leftovers_item import Leftover
+from udpbackend.host.mark import BRIDGE
 from udpbackend.host.netlink import Netlink, failing
 from udpbackend.model import Prefix
 
-BRIDGE = "cni0"
 FLANNELS = {
     "tun": re.compile(r"flannel\d+"),
     "vxlan": re.compile(r"flannel(?:-v6)?\.\d+"),

@@ -1,6 +1,7 @@
 """By what a device of an overlay is known, whichever backend has made it: its name, and for ours its alias.
 
-Owns both. Must not know backends: a new one whose device is called and marked so is found by all that look for one.
+Owns both, and the name of the pods' bridge. Must not know backends: a new one whose device is called and marked so is
+found by all that look for one.
 """
 
 from __future__ import annotations
@@ -8,6 +9,8 @@ from __future__ import annotations
 MARK = "udpbackend"
 ALIAS = f"{MARK}: overlay network of this node"
 """The alias by which a later start knows the device for its own."""
+BRIDGE = "cni0"
+"""The bridge that pods hang on, which the CNI plugin makes."""
 NAMES = "flannel"
 """What the name of an overlay's device begins with, ours or flannel's."""
 

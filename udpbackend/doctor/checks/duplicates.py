@@ -17,9 +17,8 @@ from udpbackend.doctor.facts import Facts
 from udpbackend.doctor.finding import Finding, NotChecked, Results, count, named
 from udpbackend.doctor.peers import called
 from udpbackend.errors import UdpBackendError
+from udpbackend.host import mark
 from udpbackend.model import Prefix
-
-BRIDGE = "cni0"
 
 
 class Claim(NamedTuple):
@@ -114,8 +113,8 @@ def _here(facts: Facts) -> Here | None:
     if facts.running is None:
         return None
     chosen = facts.running[1]
-    taken = (chosen.name, chosen.overlay_device, BRIDGE)
-    others = (link for link in facts.links if link.usable() and link.name not in taken)
+    taken = (chosen.name, mark.BRIDGE)
+    others = (it for it in facts.links if it.usable() and it.name not in taken and not mark.overlays(it.name))
     return Here(chosen.public_ip, chosen.name, ", ".join(map(str, others)))
 
 

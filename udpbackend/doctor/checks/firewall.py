@@ -16,10 +16,10 @@ from udpbackend.errors import HostError
 from udpbackend.host import firewall_program
 from udpbackend.host.firewall_rules import FORWARD, MASQUERADE, NFT_TABLES, Branch, FirewallPlan, iptables_rules
 from udpbackend.host.iptables import Iptables
+from udpbackend.host.mark import BRIDGE
 from udpbackend.host.nftables import Nftables
 from udpbackend.model import Prefix
 
-BRIDGE = "cni0"
 DROPS = f"-P {FORWARD.parent} DROP"
 NFT_TABLE = NFT_TABLES[4]
 

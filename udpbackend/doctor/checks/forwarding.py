@@ -6,12 +6,13 @@ from udpbackend.doctor import sysctl
 from udpbackend.doctor.aside import aside
 from udpbackend.doctor.facts import Facts
 from udpbackend.doctor.finding import Finding, Results
+from udpbackend.host.mark import BRIDGE
 
 
 async def look(facts: Facts) -> Results:
     """ip_forward, and its twins of single devices and of IPv6."""
     ipv6 = bool(facts.running and facts.running[0].ipv6_subnet)
-    devices = sorted({link.name for link in facts.links} & {"cni0", facts.overlay})
+    devices = sorted({link.name for link in facts.links} & {BRIDGE, facts.overlay})
     return await _look(devices, ipv6=ipv6)
 
 

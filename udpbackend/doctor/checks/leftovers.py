@@ -14,10 +14,9 @@ from udpbackend.doctor.facts import Facts
 from udpbackend.doctor.finding import Finding, NotChecked, Results, named
 from udpbackend.host import mark, rtnetlink
 from udpbackend.host.interface import Link
+from udpbackend.host.mark import BRIDGE
 from udpbackend.host.netlink import failing
 from udpbackend.model import Prefix
-
-BRIDGE = "cni0"
 
 
 async def look(facts: Facts) -> Results:
