@@ -200,34 +200,14 @@ def _recording(name: str) -> Document | None:
     return json.loads(recorded.read_text()) if recorded.exists() else None
 
 
-def _recorded(name: str, section: Callable[[Any, Any], str]) -> str:
-    """The section that such a document is made into."""
-    document = _recording(name)
-    return section(document, markdown) if document else ""
+def _recorded(name: str, section: Callable[[Any, Any], str]) -> Callable[[Document], str]:
+    """The section that such a recording is made into, whatever the document; nothing without one."""
 
+    def render_it(_document: Document) -> str:
+        document = _recording(name)
+        return section(document, markdown) if document else ""
 
-def cluster(document: Document) -> str:
-    """Thousands of nodes in etcd."""
-    del document
-    return _recorded("scale", scale_page.section)
-
-
-def soaked(document: Document) -> str:
-    """An hour of load."""
-    del document
-    return _recorded("soak", soak.section)
-
-
-def through(document: Document) -> str:
-    """What our daemon has set up, beside what was set up by hand."""
-    del document
-    return _recorded("through-daemon", lambda it, table: table(show.AGREEMENT, list(show.agreement_rows(it))))
-
-
-def profiled(document: Document) -> str:
-    """Where the processor time goes."""
-    del document
-    return _recorded("profile", profile.section)
+    return render_it
 
 
 MARKS: dict[str, Callable[[Document], str]] = {
@@ -236,10 +216,10 @@ MARKS: dict[str, Callable[[Document], str]] = {
     "figures": all_figures,
     "pump": pump,
     "scale": scale,
-    "cluster": cluster,
-    "soak": soaked,
-    "profile": profiled,
-    "through": through,
+    "cluster": _recorded("scale", scale_page.section),
+    "soak": _recorded("soak", soak.section),
+    "profile": _recorded("profile", profile.section),
+    "through": _recorded("through-daemon", show.agreement_section),
     "versions": versions,
     "machine": machine,
     "plots": pictures,

@@ -148,6 +148,11 @@ def agreement_rows(document: dict[str, Any]) -> Iterator[Sequence[str]]:
                 yield cell, f"{twin.name} : {name}", f"{ratio['median']:.2f}", spread, verdict
 
 
+def agreement_section(document: dict[str, Any], markdown: Callable[[Sequence[str], list[Sequence[str]]], str]) -> str:
+    """The same for the page."""
+    return markdown(AGREEMENT, list(agreement_rows(document)))
+
+
 def agreement(document: dict[str, Any]) -> str:
     """The same as a table; "" where no system was set up by our daemon."""
     rows = list(agreement_rows(document))
