@@ -19,6 +19,7 @@ from bench.lab.daemon import Overlay
 from bench.lab.netns import Namespaces
 from bench.lab.process import Processes
 from bench.lab.topology import Host, Lab
+from bench.lab.wait import until
 from udpbackend.commands import install_cni
 
 REAL = Path("/usr/lib/cni")
@@ -186,7 +187,8 @@ def test_a_pod_whose_namespace_is_gone_is_still_deleted(running, nodes):
     assert not pod.path.exists()
     assert node.run("DEL", netns=pod.path) == (0, None)
     assert node.kept() == [[], []]
-    assert set(node.links()) == {"eth0", "cni0"}
+    # The kernel takes a namespace apart, and with it the pair's end on the host, some time after its name has gone.
+    until(lambda: set(node.links()) == {"eth0", "cni0"}, 30, "the pod's pair has not gone")
 
 
 def test_a_failed_add_keeps_what_del_needs(nodes):
