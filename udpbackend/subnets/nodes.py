@@ -6,7 +6,7 @@ nodes: prefixes are integers, and overlaps are found in sorted order.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from ipaddress import IPv4Address, IPv6Address
 from itertools import pairwise
 from typing import Any, Literal
@@ -21,8 +21,11 @@ from udpbackend.subnets.config import read_config
 Key = Literal["Subnet", "IPv6Subnet"]
 
 
-def parse_nodes(data: bytes) -> tuple[NetworkConfig, tuple[Lease, ...]]:
-    """The configuration and every node's lease, in the order of their subnets. Raises ConfigError."""
+def parse_nodes(data: bytes, known: Iterable[Lease] = ()) -> tuple[NetworkConfig, tuple[Lease, ...]]:
+    """The configuration and every node's lease, in the order of their subnets. Raises ConfigError.
+
+    A lease equal to one that is `known` is that object: an edit of one node among 65,536 makes no second copy of them.
+    """
     fields = Fields(_taken_apart(data))
     config = read_config(fields)
     values = fields.raw("Nodes")
@@ -30,7 +33,13 @@ def parse_nodes(data: bytes) -> tuple[NetworkConfig, tuple[Lease, ...]]:
         got = shown(values) if "Nodes" in fields else "no such key"
         raise ConfigError(f'Nodes: expected a list of {{"Name", "PublicIP", "Subnet"}} objects, got {got}')
     values.reverse()
-    leases = [_lease(_value(values.pop()), f"Nodes[{i}]", config) for i in range(len(values))]
+    by_subnet = {lease.subnet.address: lease for lease in known}
+    leases: list[Lease] = []
+    for i in range(len(values)):
+        new = _lease(_value(values.pop()), f"Nodes[{i}]", config)
+        old = by_subnet.get(new.subnet.address)
+        leases.append(old if old == new else new)
+    del by_subnet
     _require_unique(leases, "Name", lambda lease: lease.node or None)
     _require_unique(leases, "PublicIP", lambda lease: lease.public_ip)
     _require_unique(leases, "PublicIPv6", lambda lease: lease.public_ipv6)

@@ -193,12 +193,12 @@ class StaticSubnets:
                 data = opened.read()
         except OSError as error:
             raise _unreadable(self._path, error) from None
+        digest, known = hashlib.sha256(data).digest(), self._parsed[1] if self._parsed else ()
         try:
-            config, leases = parse_nodes(data)
+            self._parsed = parse_nodes(data, known)
         except ConfigError as error:
             raise ConfigError(f"{self._path}: {error}") from None
-        known = self._parsed[1] if self._parsed else ()
-        self._parsed, self._digest = (config, _shared(leases, known)), hashlib.sha256(data).digest()
+        self._digest = digest
         return StaticFile(*self._parsed, _stamp(status))
 
     def _find(self, file: StaticFile, public_ip: int) -> Lease | None:
@@ -244,13 +244,6 @@ class StaticSubnets:
             log.info("%s is good again", self._path)
         self._degraded = None
         self._last_sync = time.time()
-
-
-def _shared(leases: tuple[Lease, ...], known: tuple[Lease, ...]) -> tuple[Lease, ...]:
-    """The leases, those that were known already being the same objects: an edit of one of 65,536 is no second copy."""
-    by_subnet = {lease.subnet.address: lease for lease in known}
-    found = ((lease, by_subnet.get(lease.subnet.address)) for lease in leases)
-    return tuple(old if old == new else new for new, old in found)
 
 
 def _stamp(status: os.stat_result) -> Stamp:
