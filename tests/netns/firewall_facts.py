@@ -1,7 +1,4 @@
-"""What the tests of masquerading and forward rules want, what the programs list, and other programs' rules beside ours.
-
-The texts are written down here a second time, from flannel's own, and in no way made by the code under test.
-"""
+"""What the programs list, and other programs' rules beside ours."""
 
 import os
 import re
@@ -9,56 +6,13 @@ import shutil
 import subprocess
 
 import pytest
+from firewall_texts import NETWORK6
 
 from udpbackend.host.firewall_rules import FirewallPlan
 from udpbackend.model import Prefix
 
-NETWORK, SUBNET = Prefix.parse("10.5.0.0/16"), Prefix.parse("10.5.3.0/24")
-NETWORK6, SUBNET6 = Prefix.parse("fd00:5::/48"), Prefix.parse("fd00:5:0:3::/64")
-PLAN = FirewallPlan(NETWORK, SUBNET, masquerade=True)
-PLAN6 = FirewallPlan(NETWORK, SUBNET, NETWORK6, SUBNET6, masquerade=True)
 OTHER = FirewallPlan(Prefix.parse("10.44.0.0/16"), Prefix.parse("10.44.9.0/24"), masquerade=True)
 """What an earlier run of another network has left."""
-
-NAT_JUMP = '-A POSTROUTING -m comment --comment "flanneld masq" -j FLANNEL-POSTRTG'
-FORWARD_JUMP = '-A FORWARD -m comment --comment "flanneld forward" -j FLANNEL-FWD'
-NAT = """\
--N FLANNEL-POSTRTG
--A FLANNEL-POSTRTG -m mark --mark 0x4000/0x4000 -m comment --comment "flanneld masq" -j RETURN
--A FLANNEL-POSTRTG -s 10.5.3.0/24 -d 10.5.0.0/16 -m comment --comment "flanneld masq" -j RETURN
--A FLANNEL-POSTRTG -s 10.5.0.0/16 -d 10.5.3.0/24 -m comment --comment "flanneld masq" -j RETURN
--A FLANNEL-POSTRTG ! -s 10.5.0.0/16 -d 10.5.3.0/24 -m comment --comment "flanneld masq" -j RETURN
--A FLANNEL-POSTRTG -s 10.5.0.0/16 ! -d 224.0.0.0/4 -m comment --comment "flanneld masq" -j MASQUERADE --random-fully
--A FLANNEL-POSTRTG ! -s 10.5.0.0/16 -d 10.5.0.0/16 -m comment --comment "flanneld masq" -j MASQUERADE --random-fully
-"""
-FORWARD = """\
--N FLANNEL-FWD
--A FLANNEL-FWD -s 10.5.0.0/16 -m comment --comment "flanneld forward" -j ACCEPT
--A FLANNEL-FWD -d 10.5.0.0/16 -m comment --comment "flanneld forward" -j ACCEPT
-"""
-
-NFT = """\
-table ip flannel-ipv4 {
-	comment "rules for flannel-ipv4"
-	chain postrtg {
-		comment "chain to manage traffic masquerading by flannel"
-		type nat hook postrouting priority srcnat; policy accept;
-		meta mark & 0x00004000 == 0x00004000 return
-		ip saddr 10.5.3.0/24 ip daddr 10.5.0.0/16 return
-		ip saddr 10.5.0.0/16 ip daddr 10.5.3.0/24 return
-		ip saddr != 10.5.0.0/16 ip daddr 10.5.3.0/24 return
-		ip saddr 10.5.0.0/16 ip daddr != 224.0.0.0/4 masquerade fully-random
-		ip saddr != 10.5.0.0/16 ip daddr 10.5.0.0/16 masquerade fully-random
-	}
-
-	chain forward {
-		comment "chain to accept flannel traffic"
-		type filter hook forward priority filter; policy accept;
-		ip saddr 10.5.0.0/16 accept
-		ip daddr 10.5.0.0/16 accept
-	}
-}
-"""
 
 OTHERS = """\
 *nat
@@ -84,21 +38,6 @@ table ip filter-of-mine {
 	}
 }
 """
-
-
-def of_version_6(text):
-    """The same rules for IPv6."""
-    for four, six in {
-        str(SUBNET): str(SUBNET6),
-        str(NETWORK): str(NETWORK6),
-        "224.0.0.0/4": "ff00::/8",
-        "ipv4": "ipv6",
-        "ip saddr": "ip6 saddr",
-        "ip daddr": "ip6 daddr",
-        "table ip ": "table ip6 ",
-    }.items():
-        text = text.replace(four, six)
-    return text
 
 
 def require(*programs):

@@ -14,6 +14,7 @@ from ipaddress import IPv4Address
 from pathlib import Path
 
 import firewall_facts
+import firewall_texts
 from inside import ip
 
 from udpbackend.dataplane.tun import open_tun
@@ -118,11 +119,11 @@ def leave_vxlan():
 
 def leave_rules():
     """flannel's, of both kinds."""
-    chains = firewall_facts.NAT + firewall_facts.NAT_JUMP + "\n"
-    forward = firewall_facts.FORWARD + firewall_facts.FORWARD_JUMP + "\n"
+    chains = firewall_texts.NAT + firewall_texts.NAT_JUMP + "\n"
+    forward = firewall_texts.FORWARD + firewall_texts.FORWARD_JUMP + "\n"
     text = f"*nat\n{chains}COMMIT\n*filter\n{forward}COMMIT\n"
     firewall_facts.sh("iptables-restore", "--noflush", text=text)
-    firewall_facts.sh("nft", "-f", "-", text=firewall_facts.NFT)
+    firewall_facts.sh("nft", "-f", "-", text=firewall_texts.NFT)
 
 
 @contextmanager

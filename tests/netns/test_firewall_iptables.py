@@ -6,23 +6,8 @@ import shlex
 from dataclasses import replace
 
 import pytest
-from firewall_facts import (
-    FORWARD,
-    FORWARD_JUMP,
-    NAT,
-    NAT_JUMP,
-    OTHER,
-    PLAN,
-    PLAN6,
-    fake,
-    listed,
-    of_version_6,
-    only,
-    others,
-    require,
-    saved,
-    sh,
-)
+from firewall_facts import OTHER, fake, listed, only, others, require, saved, sh
+from firewall_texts import FORWARD, FORWARD_JUMP, NAT, NAT_JUMP, PLAN, PLAN6, of_version_6
 from inside import in_namespace
 
 from udpbackend.errors import HostError

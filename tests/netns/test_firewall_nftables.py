@@ -4,23 +4,8 @@ import shutil
 from dataclasses import replace
 
 import pytest
-from firewall_facts import (
-    NAT,
-    NFT,
-    OTHER,
-    OTHERS_NFT,
-    PLAN,
-    PLAN6,
-    fake,
-    listed,
-    of_version_6,
-    only,
-    others,
-    require,
-    ruleset,
-    saved,
-    sh,
-)
+from firewall_facts import OTHER, OTHERS_NFT, fake, listed, only, others, require, ruleset, saved, sh
+from firewall_texts import NAT, NFT, PLAN, PLAN6, of_version_6
 from inside import in_namespace
 
 from udpbackend.errors import HostError
