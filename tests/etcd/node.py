@@ -117,7 +117,8 @@ class Scene:
         self.put(f"10.5.{number}.0-24", value(f"192.0.2.{number}"))
 
     def delete(self, name):
-        self.etcd.ctl("del", f"{self.prefix}/subnets/{name}")
+        """The revision at which it was gone."""
+        return json.loads(self.etcd.ctl("del", "-w", "json", f"{self.prefix}/subnets/{name}"))["header"]["revision"]
 
     def get(self, name):
         """Its value; empty if there is none."""

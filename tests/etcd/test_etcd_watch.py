@@ -36,11 +36,11 @@ async def test_leases_come_change_and_go(scene):
         await node.sees("10.5.7.0/24", "10.5.8.0/24")
         scene.put("10.5.8.0-24", value("192.0.2.99"))
         await until(lambda: any(str(it.public_address) == "192.0.2.99" for it in node.snapshots[-1].leases), "changed")
-        scene.delete("10.5.7.0-24")
+        gone = scene.delete("10.5.7.0-24")
         await node.sees("10.5.8.0/24")
         revisions = [snapshot.revision for snapshot in node.snapshots]
         assert revisions == sorted(set(revisions))
-        assert node.manager.state.revision == revisions[-1] == scene.revision()
+        assert node.manager.state.revision == revisions[-1] >= gone  # a lease of another test may just have run out
         assert not node.degraded
 
 
