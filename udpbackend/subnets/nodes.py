@@ -6,7 +6,9 @@ nodes: prefixes are integers, and overlaps are found in sorted order.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from bisect import bisect_left
+from codecs import iterdecode
+from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address, IPv6Address
 from itertools import pairwise
 from typing import Any, Literal
@@ -19,12 +21,14 @@ from udpbackend.model import LONGEST_SUBNET, Lease, NetworkConfig, Prefix, can_b
 from udpbackend.subnets.config import read_config
 
 Key = Literal["Subnet", "IPv6Subnet"]
+PIECE_BYTES = 1 << 16
 
 
-def parse_nodes(data: bytes, known: Iterable[Lease] = ()) -> tuple[NetworkConfig, tuple[Lease, ...]]:
+def parse_nodes(data: bytes, known: Sequence[Lease] = ()) -> tuple[NetworkConfig, tuple[Lease, ...]]:
     """The configuration and every node's lease, in the order of their subnets. Raises ConfigError.
 
     A lease equal to one that is `known` is that object: an edit of one node among 65,536 makes no second copy of them.
+    Those must be in the same order.
     """
     fields = Fields(_taken_apart(data))
     config = read_config(fields)
@@ -33,25 +37,26 @@ def parse_nodes(data: bytes, known: Iterable[Lease] = ()) -> tuple[NetworkConfig
         got = shown(values) if "Nodes" in fields else "no such key"
         raise ConfigError(f'Nodes: expected a list of {{"Name", "PublicIP", "Subnet"}} objects, got {got}')
     values.reverse()
-    by_subnet = {lease.subnet.address: lease for lease in known}
-    leases: list[Lease] = []
-    for i in range(len(values)):
-        new = _lease(_value(values.pop()), f"Nodes[{i}]", config)
-        old = by_subnet.get(new.subnet.address)
-        leases.append(old if old == new else new)
-    del by_subnet
-    _require_unique(leases, "Name", lambda lease: lease.node or None)
-    _require_unique(leases, "PublicIP", lambda lease: lease.public_ip)
-    _require_unique(leases, "PublicIPv6", lambda lease: lease.public_ipv6)
-    order = _disjoint("Subnet", {i: lease.subnet for i, lease in enumerate(leases)}, leases)
-    _disjoint("IPv6Subnet", {i: it.ipv6_subnet for i, it in enumerate(leases) if it.ipv6_subnet is not None}, leases)
+    leases = [_known(_lease(_value(values.pop()), f"Nodes[{i}]", config), known) for i in range(len(values))]
+    _require_unique("Name", leases, lambda lease: lease.node or None)
+    _require_unique("PublicIP", leases, lambda lease: lease.public_ip)
+    _require_unique("PublicIPv6", leases, lambda lease: lease.public_ipv6)
+    order = _disjoint("Subnet", leases, lambda lease: lease.subnet)
+    _disjoint("IPv6Subnet", leases, lambda lease: lease.ipv6_subnet)
     return config, tuple(leases[i] for i in order)
+
+
+def _known(lease: Lease, known: Sequence[Lease]) -> Lease:
+    """The object that is known already, if it is the same lease."""
+    at = bisect_left(known, lease.subnet, key=lambda it: it.subnet)
+    return known[at] if at < len(known) and known[at] == lease else lease
 
 
 def _taken_apart(data: bytes) -> Any:
     """The document, its nodes still as text: as objects they would need more memory than all their leases do."""
     try:
-        data.decode()  # only our reader looks into every string
+        for _ in iterdecode((data[at : at + PIECE_BYTES] for at in range(0, len(data), PIECE_BYTES)), "utf-8"):
+            pass  # msgspec does not look into the strings of what it leaves as text
         top = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
     except (UnicodeDecodeError, msgspec.MsgspecError):
         return decode(data)  # which says what is wrong, and where
@@ -164,27 +169,34 @@ def _subnet(node: Fields, key: Key, network: Prefix) -> Prefix:
     return subnet
 
 
-def _require_unique(leases: list[Lease], key: str, value_of: Callable[[Lease], object]) -> None:
-    seen: dict[object, int] = {}
-    for i, lease in enumerate(leases):
-        value = value_of(lease)
-        first = seen.setdefault(value, i) if value is not None else i
-        if first != i:
-            words = {"PublicIP": IPv4Address, "PublicIPv6": IPv6Address}.get(key, shown)
-            raise ConfigError(f"Nodes[{i}].{key}: {words(value)} is that of {_called(leases, first)} too")
+def _require_unique(key: str, leases: list[Lease], value_of: Callable[[Lease], Any]) -> None:
+    """Equal values are neighbours in sorted order: a set of 65,536 would need more memory than all their leases."""
+    twice = [i for first, i in pairwise(_sorted(leases, value_of)) if value_of(leases[first]) == value_of(leases[i])]
+    if twice:
+        i, value = min(twice), value_of(leases[min(twice)])
+        first = next(j for j, lease in enumerate(leases) if value_of(lease) == value)
+        words = {"PublicIP": IPv4Address, "PublicIPv6": IPv6Address}.get(key, shown)
+        raise ConfigError(f"Nodes[{i}].{key}: {words(value)} is that of {_called(leases, first)} too")
 
 
-def _disjoint(key: Key, subnets: dict[int, Prefix], leases: list[Lease]) -> list[int]:
+def _disjoint(key: Key, leases: list[Lease], subnet_of: Callable[[Lease], Prefix | None]) -> list[int]:
     """Indexes in the order of the subnets. Prefixes overlap only by nesting, and then they are neighbours in it."""
-    order = sorted(subnets, key=lambda i: subnets[i].address)
+    order = _sorted(leases, subnet_of)
     for before, after in pairwise(order):
-        if subnets[before].overlaps(subnets[after]):
-            first, second = sorted((before, after))
-            one, other = subnets[second], subnets[first]
+        first, second = sorted((before, after))
+        one, other = subnet_of(leases[second]), subnet_of(leases[first])
+        if one and other and one.overlaps(other):
             relation = f"{one} is the subnet" if one == other else f"{one} overlaps {other}"
             whose = f"of {_called(leases, first)}" + (" too" if one == other else "")
             raise ConfigError(f"Nodes[{second}].{key}: {relation} {whose}{_owner(leases[second])}")
     return order
+
+
+def _sorted(leases: list[Lease], value_of: Callable[[Lease], Any]) -> list[int]:
+    """Indexes in the order of a value, those of leases without one left out."""
+    return sorted(
+        (i for i, lease in enumerate(leases) if value_of(lease) is not None), key=lambda i: value_of(leases[i])
+    )
 
 
 def _called(leases: list[Lease], i: int) -> str:
