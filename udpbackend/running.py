@@ -80,6 +80,7 @@ class Running:
             infos=seen.infos,
             counters=seen.counters,
             peers=seen.peers,
+            heard=seen.heard,
             in_flight=seen.in_flight,
             last_error=seen.last_error,
             kernel=seen.kernel,

@@ -148,4 +148,7 @@ def facts(counts=SOME, **changes):
         "rates": Rates(tx_packets_per_s=10.0, tx_bits_per_s=12_300_000.0, over_s=5.0),
         "loop_lag_s": 0.0021,
     }
-    return Facts(**{**fields, **changes})
+    found = {**fields, **changes}
+    if "heard" not in found:
+        found["heard"] = sum(it.silent_s is not None for it in found["peers"])
+    return Facts(**found)

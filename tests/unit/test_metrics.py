@@ -8,13 +8,12 @@ from prometheus_client import REGISTRY
 from prometheus_client.parser import text_string_to_metric_families
 
 from udpbackend.dataplane.native import counter_infos
-from udpbackend.observe.build import build
 from udpbackend.observe.facts import RegistryView
 from udpbackend.observe.metrics import PEERS_MAX, Metrics
 
 
 def scrape(metrics=None, **changes):
-    text = (metrics or Metrics()).render(build(facts(**changes))).decode()
+    text = (metrics or Metrics()).render(facts(**changes)).decode()
     return {family.name: family for family in text_string_to_metric_families(text)}
 
 
@@ -25,7 +24,7 @@ def value(families, family, **labels):
 
 
 def test_every_metric_has_help_and_type_once_and_our_prefix():
-    text = Metrics().render(build(facts())).decode()
+    text = Metrics().render(facts()).decode()
     helps = re.findall(r"^# HELP (\S+) (.+)$", text, re.MULTILINE)
     types = re.findall(r"^# TYPE (\S+) (\S+)$", text, re.MULTILINE)
     assert [name for name, _ in helps] == [name for name, _ in types]
@@ -82,10 +81,10 @@ def test_the_names_an_operator_looks_for():
 
 def test_ipv6_is_told_only_where_there_is_some():
     families = {
-        family.name: family for family in text_string_to_metric_families(Metrics().render(build(ipv6_facts())).decode())
+        family.name: family for family in text_string_to_metric_families(Metrics().render(ipv6_facts()).decode())
     }
     assert value(families, "udpbackend_info", ipv6_network="fd00:5::/48", ipv6_subnet="fd00:5:0:1::/64") == 1
-    assert b"ipv6" not in Metrics().render(build(facts()))
+    assert b"ipv6" not in Metrics().render(facts())
 
 
 def test_what_does_not_balance_is_shown():
@@ -112,6 +111,16 @@ def test_many_peers_have_no_series_of_their_own(count, shown):
     families = scrape(leases=(), peers=[peer(f"192.0.{i // 250}.{i % 250 + 1}") for i in range(count)])
     assert value(families, "udpbackend_peers", state="seen") == count
     assert ("udpbackend_peer_packets" in families) is shown
+
+
+def test_thousands_of_peers_are_not_looked_at_one_by_one():
+    class Rows(list):
+        def __iter__(self):
+            raise AssertionError("a scrape every few seconds is to cost what it shows")
+
+    families = scrape(leases=(), peers=Rows([peer("192.0.2.2")] * (PEERS_MAX + 1)), heard=7)
+    assert value(families, "udpbackend_peers", state="seen") == 7
+    assert value(families, "udpbackend_peers", state="silent") == PEERS_MAX - 6
 
 
 def test_two_daemons_in_one_process_share_nothing_and_the_global_registry_stays_empty_of_us():

@@ -73,6 +73,9 @@ class BackendFacts:
     infos: Sequence[CounterInfo] = ()
     counters: Sequence[int] = ()
     peers: Sequence[PeerCounters] = ()
+    """In no order."""
+    heard: int = 0
+    """How many of them have sent us a good packet since the daemon started."""
     in_flight: int = 0
     last_error: str | None = None
     kernel: Mapping[KernelDrop, int] = field(default_factory=dict)

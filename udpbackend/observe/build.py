@@ -6,9 +6,10 @@ holds is the dataplane's work, and what is left over is shown as `unexplained` r
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from ipaddress import IPv4Address
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from udpbackend.model import Lease
 from udpbackend.observe import report
@@ -18,23 +19,30 @@ if TYPE_CHECKING:
     from udpbackend.dataplane.native import PeerCounters
 
 
-def build(facts: Facts) -> report.Report:
-    """The report of one moment."""
+class PeerCount(NamedTuple):
+    """How many peers there are, and how many have sent us a good packet: without traffic a healthy one has not."""
+
+    total: int
+    seen: int
+
+
+def build(facts: Facts, *, peers_max: int = sys.maxsize) -> report.Report:
+    """The report of one moment. With more peers than `peers_max` none is listed: thousands are much work."""
     counters = _counters(facts)
-    peers = _peers(facts)
+    count = count_peers(facts)
     return report.Report(
         schema=1,
         version=facts.version,
         node=facts.node,
         started_at=facts.started_at,
         uptime_s=round(facts.uptime_s, 3),
-        verdict=_verdict(facts, peers),
+        verdict=_verdict(facts, count),
         network=_network(facts),
         interface=_interface(facts),
         offloads=list(facts.offloads),
         registry=_registry(facts),
         routes=facts.routes,
-        peers=peers,
+        peers=_peers(facts) if count.total <= peers_max else [],
         counters=counters,
         kernel=[
             report.KernelDrops(name=it.name, direction=it.direction, value=value, meaning=it.meaning, cure=it.cure)
@@ -48,12 +56,14 @@ def build(facts: Facts) -> report.Report:
     )
 
 
-def seen(peers: Sequence[report.Peer]) -> int:
-    """How many peers have sent us a good packet since the daemon started. Without traffic a healthy one is silent."""
-    return sum(peer.silent_s is not None for peer in peers)
+def count_peers(facts: Facts) -> PeerCount:
+    """Of the published table; of the registry where the kernel has the table."""
+    if facts.infos:
+        return PeerCount(len(facts.peers), facts.heard)
+    return PeerCount(len({lease.public_ip for lease in _followed(facts)}), 0)
 
 
-def _verdict(facts: Facts, peers: Sequence[report.Peer]) -> report.Verdict:
+def _verdict(facts: Facts, count: PeerCount) -> report.Verdict:
     if facts.waiting_for is not None:
         reasons = [f"waiting for {facts.waiting_for}", *facts.problems]
         if facts.registry.degraded is not None:
@@ -62,7 +72,7 @@ def _verdict(facts: Facts, peers: Sequence[report.Peer]) -> report.Verdict:
     reasons = list(facts.problems)
     if facts.registry.degraded is not None:
         reasons.append(f"registry: {facts.registry.degraded}")
-    parts = [_peers_text(facts, peers)]
+    parts = [_peers_text(facts, count)]
     if ignored := len(_ignored(facts)):
         parts.append(f"{ignored} {'node' if ignored == 1 else 'nodes'} of another backend ignored")
     if facts.registry.age_s is not None:
@@ -73,13 +83,13 @@ def _verdict(facts: Facts, peers: Sequence[report.Peer]) -> report.Verdict:
     return report.Verdict(state="ready", text=f"ready, {', '.join(parts)}", reasons=[])
 
 
-def _peers_text(facts: Facts, peers: Sequence[report.Peer]) -> str:
-    noun = "peer" if len(peers) == 1 else "peers"
-    if not peers:
+def _peers_text(facts: Facts, count: PeerCount) -> str:
+    noun = "peer" if count.total == 1 else "peers"
+    if not count.total:
         return "no peers yet"
     if not facts.infos:  # the kernel moves the packets: we cannot know who was seen
-        return f"{len(peers)} {noun}"
-    return f"{seen(peers)} of {len(peers)} {noun} seen"
+        return f"{count.total} {noun}"
+    return f"{count.seen} of {count.total} {noun} seen"
 
 
 def _network(facts: Facts) -> report.Network | None:
@@ -157,9 +167,8 @@ def _terms(counters: Sequence[report.Counter], direction: str, in_flight: int) -
 def _peers(facts: Facts) -> list[report.Peer]:
     """Every node of the registry or of the table, by address: they differ for the moment before a publish."""
     leases: dict[int, list[Lease]] = {}
-    for lease in _others(facts):
-        if not _is_ignored(lease, facts):
-            leases.setdefault(lease.public_ip, []).append(lease)
+    for lease in _followed(facts):
+        leases.setdefault(lease.public_ip, []).append(lease)
     counted = {int(peer.address): peer for peer in facts.peers}
     return [
         _peer(address, leases.get(address, ()), counted.get(address), facts.port)
@@ -175,17 +184,18 @@ def _ignored(facts: Facts) -> list[report.Ignored]:
             backend=lease.backend_type,
             subnets=[str(subnet) for subnet in lease.subnets],
         )
-        for lease in sorted(_others(facts), key=lambda lease: lease.public_ip)
-        if _is_ignored(lease, facts)
+        for lease in sorted(_others(facts, ignored=True), key=lambda lease: lease.public_ip)
     ]
 
 
-def _others(facts: Facts) -> Iterator[Lease]:
-    return (lease for lease in facts.leases if lease.subnet != facts.subnet)
+def _followed(facts: Facts) -> Iterator[Lease]:
+    return _others(facts, ignored=False)
 
 
-def _is_ignored(lease: Lease, facts: Facts) -> bool:
-    return facts.network is not None and lease.backend_type != facts.network.backend.type
+def _others(facts: Facts, *, ignored: bool) -> Iterator[Lease]:
+    """Leases that are not ours: those of another backend, or the rest."""
+    kind = facts.network and facts.network.backend.type
+    return (it for it in facts.leases if it.subnet != facts.subnet and (it.backend_type not in {kind, None}) is ignored)
 
 
 def _peer(address: int, leases: Sequence[Lease], counted: PeerCounters | None, port: int | None) -> report.Peer:

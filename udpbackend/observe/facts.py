@@ -67,9 +67,11 @@ class Facts:
     """In the published table."""
 
     infos: Sequence[CounterInfo] = ()
-    """Empty, like the next three, for a backend that leaves its packets to the kernel."""
+    """Empty, like the next four, for a backend that leaves its packets to the kernel."""
     counters: Sequence[int] = ()
     peers: Sequence[PeerCounters] = ()
+    heard: int = 0
+    """How many of the peers have sent us a good packet since the daemon started."""
     in_flight: int = 0
     last_error: str | None = None
     kernel: Mapping[KernelDrop, int] = field(default_factory=dict)

@@ -125,7 +125,7 @@ class Server:
         return web.Response(body=body, content_type="application/json")
 
     async def _metrics_text(self, _: web.Request) -> web.Response:
-        body = await self._document(lambda facts: self._metrics.render(build(facts)))
+        body = await self._document(self._metrics.render)
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE})
 
     async def _document(self, write: Callable[[Facts], bytes]) -> bytes:

@@ -14,7 +14,8 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_late
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from udpbackend.observe.build import seen
+from udpbackend.observe.build import PeerCount, build, count_peers
+from udpbackend.observe.facts import Facts
 from udpbackend.observe.report import Report
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
@@ -26,7 +27,7 @@ PUBLISH_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0
 
 
 class Metrics:
-    """Lives as long as the daemon; `render` turns a report into the text a scrape gets."""
+    """Lives as long as the daemon; `render` turns facts into the text a scrape gets."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry(auto_describe=False)
@@ -42,15 +43,15 @@ class Metrics:
         """Notes how long a publish took."""
         self._publish.observe(seconds)
 
-    def render(self, report: Report) -> bytes:
+    def render(self, facts: Facts) -> bytes:
         """The exposition, in the text format 0.0.4 that every scraper understands."""
-        return generate_latest(_Scrape(self._families(report)))
+        return generate_latest(_Scrape(self._families(build(facts, peers_max=PEERS_MAX), count_peers(facts))))
 
-    def _families(self, report: Report) -> Iterator[Metric]:
+    def _families(self, report: Report, count: PeerCount) -> Iterator[Metric]:
         yield from _state(report)
         yield from _traffic(report)
         yield from _losses(report)
-        yield from _peers(report)
+        yield from _peers(report, count)
         yield from self._registry.collect()
         for family in self._publish.collect():
             family.samples = [sample for sample in family.samples if not sample.name.endswith("_created")]
@@ -138,14 +139,13 @@ def _losses(report: Report) -> Iterator[Metric]:
     yield unexplained
 
 
-def _peers(report: Report) -> Iterator[Metric]:
+def _peers(report: Report, count: PeerCount) -> Iterator[Metric]:
     text = "Peers by whether a good packet has come from them since the daemon started"
     states = GaugeMetricFamily(PREFIX + "peers", text, labels=("state",))
-    count = seen(report.peers)
-    states.add_metric(("seen",), count)
-    states.add_metric(("silent",), len(report.peers) - count)
+    states.add_metric(("seen",), count.seen)
+    states.add_metric(("silent",), count.total - count.seen)
     yield states
-    if len(report.peers) > PEERS_MAX:
+    if count.total > PEERS_MAX:
         return
     labels = ("peer", "direction")
     packets = CounterMetricFamily(PREFIX + "peer_packets", "Inner packets to and from a peer", labels=labels)

@@ -1,0 +1,39 @@
+"""Peers as the C side copies them: counters when asked for, and how many were heard of without making any."""
+
+from ipaddress import IPv4Address
+
+import pytest
+
+from udpbackend._native import ffi
+from udpbackend.dataplane.native import PeerRows
+from udpbackend.model import inet
+
+
+@pytest.fixture
+def rows():
+    """Three peers, the last of them heard 1.5 s ago, in memory for four."""
+    made = ffi.new("struct udpb_peer[]", 4)
+    for i, silent_ns in enumerate((-1, 0, 1_500_000_000, 7)):
+        made[i].address_be = inet(IPv4Address(f"192.0.2.{i}"))
+        made[i].tx_packets = 10 + i
+        made[i].silent_ns = silent_ns
+    return PeerRows(made, 3)
+
+
+def test_each_row_is_a_peer(rows):
+    assert [(str(it.address), it.tx_packets, it.silent_s) for it in rows] == [
+        ("192.0.2.0", 10, None),
+        ("192.0.2.1", 11, 0.0),
+        ("192.0.2.2", 12, 1.5),
+    ]
+
+
+def test_they_are_indexed_like_any_sequence(rows):
+    assert (len(rows), rows[-1], rows[1:]) == (3, rows[2], list(rows)[1:])
+    with pytest.raises(IndexError):
+        rows[3]
+
+
+def test_heard_counts_rows_and_not_memory(rows):
+    assert rows.heard == 2
+    assert PeerRows(ffi.new("struct udpb_peer[]", 1), 0).heard == 0
