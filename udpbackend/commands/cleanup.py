@@ -168,6 +168,8 @@ def _refuse_a_daemon(path: Path) -> None:
             probe.connect(os.fspath(path))
         except (FileNotFoundError, ConnectionRefusedError):
             pass
+        except PermissionError as error:
+            raise HostError(f"cannot ask on {path}: permission denied, run it as root") from error
         except OSError as error:
             raise HostError(f"cannot tell whether a daemon answers on {path}: {error.strerror or error}") from error
         else:

@@ -14,6 +14,9 @@ WAITING_CURES = {
 
 async def look(facts: Facts) -> Results:
     """Not running, not ready, degraded."""
+    if facts.barred:
+        what = "whether a daemon runs cannot be told: only its own user and root may ask it"
+        return [Finding("risk", what, facts.silence, "run the doctor as root")]
     if facts.report is None:
         return [
             Finding(
@@ -21,8 +24,7 @@ async def look(facts: Facts) -> Results:
                 "no daemon answers on this host",
                 facts.silence,
                 "start it (systemctl start udp-backend, or its pod); where it ends at once, the last line of its log "
-                "says why. If it runs with another --subnet-file or --status-socket, give the doctor the same; and run "
-                "the doctor as root",
+                "says why. If it runs with another --subnet-file or --status-socket, give the doctor the same",
             )
         ]
     return judge(facts.report)
