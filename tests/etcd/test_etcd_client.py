@@ -11,6 +11,7 @@ from udpbackend.errors import HostError, RegistryError, UsageError
 from udpbackend.subnets.etcd import client as client_module
 from udpbackend.subnets.etcd.access import Access
 from udpbackend.subnets.etcd.client import Client
+from udpbackend.subnets.etcd.session import AwayError
 from udpbackend.subnets.etcd.values import CompactedError
 
 
@@ -158,6 +159,19 @@ async def test_the_first_endpoint_that_answers_is_used_and_kept(etcd, caplog):
     assert [record.getMessage().rpartition("; ")[2] for record in caplog.records] == [
         f"going on with {etcd.endpoints[0]}"
     ]
+
+
+async def test_the_only_endpoint_answers_again(etcd, caplog, monkeypatch):
+    async with connected(etcd.endpoints[:1]) as client:
+        await client.get(b"/none")
+        with monkeypatch.context() as patched:
+            patched.setattr(client._session, "run", away)
+            await client.get(b"/none")
+    assert [record.getMessage() for record in caplog.records] == ["gone; it answers again"]
+
+
+async def away(_work):
+    raise AwayError("gone")
 
 
 async def test_tls_with_a_certificate_authority_alone(authority):
