@@ -102,6 +102,10 @@ class TestDaemon:
         found = daemon.judge(report(**changes))
         assert [(it.severity, it.evidence) for it in found] == ([(severity, evidence)] if severity else [])
 
+    def test_what_it_waits_for_is_cured_whatever_else_it_says(self):
+        (finding,) = daemon.judge(report(waiting_for="a lease", problems=("registry: so",)))
+        assert finding.cure.startswith("the registry must give this node a subnet: the daemon goes on by itself")
+
     async def test_none_answers(self):
         (finding,) = await daemon.look(doctor_facts(silence="not running: nobody listens on /run/x.sock"))
         assert finding.evidence == "not running: nobody listens on /run/x.sock"
