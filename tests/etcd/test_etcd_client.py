@@ -255,6 +255,21 @@ async def test_a_password_is_asked_for_and_shown_nowhere(able, caplog):
     assert "s3cret" not in repr(login) + caplog.text
 
 
+async def test_a_login_that_was_refused_or_not_needed_is_tried_again(able):
+    login = Access(username="flannel", password="new")  # noqa: S106
+    with Etcd() as etcd:
+        async with connected(etcd.endpoints, login) as before:
+            await before.get(b"/none")
+            etcd.require_login("flannel", "old")
+            async with connected(etcd.endpoints, login) as client:
+                for _ in range(2):
+                    with pytest.raises(RegistryError, match="authentication failed, invalid user ID or password"):
+                        await client.get(b"/none")
+                etcd.ctl("user", "passwd", "flannel", "--interactive=false", text="new")
+                assert await client.get(b"/none") is None
+            assert await before.get(b"/none") is None
+
+
 async def test_a_login_that_etcd_has_forgotten_is_renewed(able):
     with Etcd() as etcd:
         etcd.require_login("flannel", "pw")
