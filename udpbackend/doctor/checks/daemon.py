@@ -24,8 +24,9 @@ async def look(facts: Facts) -> Results:
                 "down",
                 "no daemon answers on this host",
                 facts.silence,
-                "start it (systemctl start udp-backend, or its pod); where it ends at once, the last line of its log "
-                "says why. If it runs with another --subnet-file or --status-socket, give the doctor the same",
+                "start it (systemctl start udp-backend, or its pod), or restart one that runs and is silent; where it "
+                "ends at once, the last line of its log says why. If it runs with another --subnet-file or "
+                "--status-socket, give the doctor the same",
             )
         ]
     return judge(facts.report)
