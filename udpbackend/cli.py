@@ -64,7 +64,7 @@ def _run(argv: list[str]) -> int:
 
 
 def _nearest(name: str) -> str:
-    near = difflib.get_close_matches(name, COMMANDS, n=1)
+    near = difflib.get_close_matches(name, COMMANDS, n=1, cutoff=0.75)  # `uninstall` is not meant to install
     return f", did you mean {near[0]}?" if near else f": expected {' or '.join(COMMANDS)}, or flags of the daemon"
 
 

@@ -114,7 +114,7 @@ class Daemon:
             settings=self._settings,
             published=metrics.observe_publish,
         )
-        backend = run.backend = _make_backend(context, manager.state.source)
+        backend = run.backend = _make_backend(context)
         parts.push_async_callback(backend.stop)
         attributes = await backend.prepare(held)
         run.sampler = Sampler(backend.infos(), backend.counters)
@@ -180,18 +180,18 @@ class Daemon:
         await server.start()
 
 
-def _make_backend(context: Context, source: str) -> Backend:
+def _make_backend(context: Context) -> Backend:
     try:
         return make_backend(context)
     except ConfigError as error:
-        raise ConfigError(f"{source}: {error}") from None
+        raise ConfigError(f"{context.settings.config_place}: {error}") from None
 
 
 async def _follow(run: Running, backend: Backend, snapshots: AsyncGenerator[Snapshot, None]) -> None:
     async for snapshot in snapshots:
         run.snapshot = snapshot
         await backend.apply(run.mine(snapshot))
-        logger.info("%d nodes, revision %d: routes published", len(snapshot.leases), snapshot.revision)
+        logger.info("%s, revision %d: routes published", _nodes(len(snapshot.leases)), snapshot.revision)
 
 
 def _subnet_env(config: NetworkConfig, lease: Lease, mtu: int, settings: Settings) -> str:
@@ -200,20 +200,24 @@ def _subnet_env(config: NetworkConfig, lease: Lease, mtu: int, settings: Setting
     return render(config.network, lease.subnet, mtu, ip_masq=settings.ip_masq, ipv6=share6)
 
 
+def _nodes(number: int) -> str:
+    return f"{number} node{'s' * (number != 1)}"
+
+
 def _ready(config: NetworkConfig, endpoint: Endpoint, lease: Lease, backend: Backend, nodes: int) -> None:
     gc.collect()
     gc.freeze()  # what is here now stays: the collector need not look at it again and again while packets wait
     port = "" if backend.port is None else f", port {backend.port}"
     logger.info(
-        "ready: subnet %s of %s, %s on %s (%s), %d nodes",
+        "ready: subnet %s of %s, %s on %s (%s), %s",
         lease.subnet, config.network, endpoint.address, endpoint.interface,
-        f"public IP {endpoint.public_ip}{port}", nodes,
+        f"public IP {endpoint.public_ip}{port}", _nodes(nodes),
     )  # fmt: skip
     if config.ipv6 and lease.ipv6_subnet:
         logger.info("IPv6: subnet %s of %s", lease.ipv6_subnet, config.ipv6.network)
     elif config.ipv6:
         logger.info("no IPv6 here: this node has no IPv6Subnet")
-    notify("READY=1", f"STATUS=subnet {lease.subnet}, {nodes} nodes")
+    notify("READY=1", f"STATUS=subnet {lease.subnet}, {_nodes(nodes)}")
 
 
 def _first(error: BaseException) -> BaseException:

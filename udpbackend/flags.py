@@ -110,10 +110,7 @@ EXAMPLES
 
 def usage(commands: Mapping[str, str]) -> str:
     """The help text; `commands` are the names of sub-commands with their summaries."""
-    flags = [
-        ((f"--{name} {flag.metavar}" if len(name) > 1 else f"-{name} {flag.metavar}").rstrip(), flag.help)
-        for name, flag in FLAGS.items()
-    ]
+    flags = [(f"{_dashed(name)} {flag.metavar}".rstrip(), flag.help) for name, flag in FLAGS.items()]
     return USAGE.format(flags=_columns(flags), commands=_columns(list(commands.items())))
 
 
@@ -123,7 +120,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Settings | Ask:
     for ask, names in ((Ask.HELP, ("h", "help")), (Ask.VERSION, ("version",))):
         if any(_asked(name, text) for name in names for text in texts.get(name, ())[-1:]):
             return ask
-    given = {name: Given(f"--{name}" if len(name) > 1 else f"-{name}", tuple(found)) for name, found in texts.items()}
+    given = {name: Given(_dashed(name), tuple(found)) for name, found in texts.items()}
     for name in FLAGS:
         variable = "FLANNELD_" + name.upper().replace("-", "_").replace(".", "_")
         if name not in given and environ.get(variable):
@@ -145,13 +142,17 @@ def _split(argv: Sequence[str]) -> dict[str, list[str]]:
         if not name or name.startswith("-"):
             raise UsageError(f"bad flag syntax {word!r}: expected --flag or --flag=VALUE")
         if name not in FLAGS and name not in IGNORED and name not in BOOLEANS:
-            raise UsageError(f"unknown flag --{name}{_nearest(name)}")
+            raise UsageError(f"unknown flag {_dashed(name)}{_nearest(name)}")
         if not equals and name not in BOOLEANS:
             if not rest and name in FLAGS:
-                raise UsageError(f"--{name}: expected a value ({FLAGS[name].metavar})")
+                raise UsageError(f"{_dashed(name)}: expected a value ({FLAGS[name].metavar})")
             text = rest.pop(0) if rest else ""
         found.setdefault(name, []).append(text if equals or name not in BOOLEANS else "true")
     return found
+
+
+def _dashed(name: str) -> str:
+    return f"--{name}" if len(name) > 1 else f"-{name}"
 
 
 def _asked(name: str, text: str) -> bool:

@@ -140,6 +140,13 @@ class Settings:
             if getattr(self, f"etcd_{one}") is not None and getattr(self, f"etcd_{other}") is None:
                 raise UsageError(f"--etcd-{one} is of no use without --etcd-{other}: expected both or neither")
 
+    @property
+    def config_place(self) -> str:
+        """Where the operator finds the network's configuration."""
+        if self.static_subnets is not None:
+            return str(self.static_subnets)
+        return str(self.net_config_path) if self.kube_subnet_mgr else f"{self.etcd_prefix}/config"
+
     @classmethod
     def read(cls, given: Mapping[str, Given]) -> Self:
         """Checks the texts given for each field; an empty one counts as none. Raises UsageError naming the place."""

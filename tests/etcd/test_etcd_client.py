@@ -11,6 +11,7 @@ from udpbackend.errors import HostError, RegistryError, UsageError
 from udpbackend.subnets.etcd import client as client_module
 from udpbackend.subnets.etcd.access import Access
 from udpbackend.subnets.etcd.client import Client
+from udpbackend.subnets.etcd.session import AwayError
 from udpbackend.subnets.etcd.values import CompactedError
 
 
@@ -160,6 +161,19 @@ async def test_the_first_endpoint_that_answers_is_used_and_kept(etcd, caplog):
     ]
 
 
+async def test_the_only_endpoint_answers_again(etcd, caplog, monkeypatch):
+    async with connected(etcd.endpoints[:1]) as client:
+        await client.get(b"/none")
+        with monkeypatch.context() as patched:
+            patched.setattr(client._session, "run", away)
+            await client.get(b"/none")
+    assert [record.getMessage() for record in caplog.records] == ["gone; it answers again"]
+
+
+async def away(_work):
+    raise AwayError("gone")
+
+
 async def test_tls_with_a_certificate_authority_alone(authority):
     with Etcd(authority=authority) as etcd:
         async with connected(etcd.endpoints, Access(cafile=authority.ca.cert)) as client:
@@ -239,6 +253,21 @@ async def test_a_password_is_asked_for_and_shown_nowhere(able, caplog):
         wrong = await refusal(etcd.endpoints, Access(username="flannel", password="s3cret"))  # noqa: S106
         assert wrong == f"etcd {etcd.endpoints[0]}: authentication failed, invalid user ID or password"
     assert "s3cret" not in repr(login) + caplog.text
+
+
+async def test_a_login_that_was_refused_or_not_needed_is_tried_again(able):
+    login = Access(username="flannel", password="new")  # noqa: S106
+    with Etcd() as etcd:
+        async with connected(etcd.endpoints, login) as before:
+            await before.get(b"/none")
+            etcd.require_login("flannel", "old")
+            async with connected(etcd.endpoints, login) as client:
+                for _ in range(2):
+                    with pytest.raises(RegistryError, match="authentication failed, invalid user ID or password"):
+                        await client.get(b"/none")
+                etcd.ctl("user", "passwd", "flannel", "--interactive=false", text="new")
+                assert await client.get(b"/none") is None
+            assert await before.get(b"/none") is None
 
 
 async def test_a_login_that_etcd_has_forgotten_is_renewed(able):

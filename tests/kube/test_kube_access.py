@@ -12,6 +12,7 @@ from etcd_server import Authority
 from kube_api import KubeApi, node
 from kube_registry import QUICK, become, opened, refusal, settings, watched
 
+from udpbackend.errors import UsageError
 from udpbackend.subnets.kube import access, manager
 
 A = node("a", "10.244.1.0/24")
@@ -29,7 +30,7 @@ async def api():
     "url", ["192.0.2.1:6443", "ftp://x", "https://", "http://x/?a", "http://[::1", "https://x:y", "x", "https://x\n"]
 )
 async def test_a_url_is_refused(api, tmp_path, url):
-    assert await refusal(settings(api, tmp_path, kube_api_url=url)) == (
+    assert await refusal(settings(api, tmp_path, kube_api_url=url), error=UsageError) == (
         f"--kube-api-url: expected a URL, like https://192.0.2.7:6443, got {url!r}"
     )
 
@@ -51,7 +52,7 @@ def kubeconfig(tmp_path, server, user=None, context=None):
 
 
 async def test_a_url_with_a_password_is_refused_and_not_repeated(api, tmp_path):
-    said = await refusal(settings(api, tmp_path, kube_api_url="https://me:hidden@192.0.2.7"))
+    said = await refusal(settings(api, tmp_path, kube_api_url="https://me:hidden@192.0.2.7"), error=UsageError)
     assert said.startswith("--kube-api-url: expected a URL without a user in it")
     assert "hidden" not in said
 

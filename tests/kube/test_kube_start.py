@@ -7,7 +7,7 @@ import pytest
 from kube_api import KubeApi, node
 from kube_registry import ADDRESS, become, opened, refusal, settings
 
-from udpbackend.errors import HostError
+from udpbackend.errors import HostError, UsageError
 from udpbackend.subnets.kube import manager
 
 A = node("a", "10.244.1.0/24")
@@ -97,8 +97,8 @@ async def test_the_net_conf_is_refused(api, tmp_path):
 
 
 async def test_an_annotation_prefix_is_refused(api, tmp_path):
-    said = await refusal(settings(api, tmp_path, kube_annotation_prefix="flannel"))
-    assert said == "subnet/kube: prefix must be in a format: fqdn/[0-9a-z-_]*: got 'flannel'"
+    said = await refusal(settings(api, tmp_path, kube_annotation_prefix="flannel"), error=UsageError)
+    assert said == "subnet/kube: prefix must be in a format: fqdn/[0-9a-z-_]*: got 'flannel' (--kube-annotation-prefix)"
 
 
 async def test_an_api_server_that_is_away_is_waited_for(tmp_path):

@@ -139,6 +139,15 @@ def test_the_networks_route_is_taken(idle, host):
     assert "the route 10.5.0.0/16 dev cni0 is there already and flannel0 needs the same network" in said
 
 
+def test_the_network_is_a_black_hole(idle, host):
+    host.namespace.ip("route add blackhole 10.5.0.0/16")
+    try:
+        said = refusal(idle, host)
+    finally:
+        host.namespace.ip("route delete blackhole 10.5.0.0/16")
+    assert "the route 10.5.0.0/16 to nowhere (blackhole, unreachable) is there already" in said
+
+
 def test_another_daemon_has_flannel0(make_overlay, tmp_path):
     """It shares neither port nor socket with the one that runs, so the device alone can tell."""
     overlay = make_overlay()

@@ -36,6 +36,17 @@ async def test_changes_are_told_once_for_many():
 
 
 @in_namespace
+async def test_a_start_that_is_cancelled_takes_the_thread_along():
+    netlink = Netlink()
+    start = asyncio.create_task(netlink.__aenter__())
+    await asyncio.sleep(0)  # it waits for its thread
+    start.cancel()
+    await asyncio.wait((start,), timeout=5)
+    assert start.cancelled(), "it waits for ever"
+    assert not netlink._thread.is_alive()
+
+
+@in_namespace
 async def test_an_overflow_counts_as_a_change_and_is_survived(tmp_path):
     ip("link", "set", "lo", "up")
     batch = tmp_path / "batch"

@@ -111,12 +111,14 @@ def test_what_was_taken_away_is_put_back(overlay, probe, damage, mended):
 )
 def test_the_underlay_goes_away_and_comes_back(overlay, probe, away, back):
     a, _ = overlay.lab.hosts
-    before = counter(overlay, a, "tx_drop_unreachable")
+    log, before = Log(overlay.process(a)), counter(overlay, a, "tx_drop_unreachable")
     a.namespace.ip(away)
     until(lambda: counter(overlay, a, "tx_drop_unreachable") > before, TOLD_S, "no drop has its cause")
     assert cpu_share(overlay.process(a), 1) < BUSY
     a.namespace.ip(back)
     probe.flows(BACK_S)
+    log.shows("interface eth0 is back", 1)
+    assert [line[0] for line in log.lines("interface eth0")] == ["W", "I"]
     probe.stop()
     overlay.settle(a)
 

@@ -81,6 +81,24 @@ async def test_what_cannot_be_mended_is_told():
 
 
 @in_namespace
+async def test_what_is_gone_before_it_is_mended_is_told_once(monkeypatch):
+    async with Netlink() as netlink:
+        link = OverlayLink(netlink)
+        with open_tun("flannel0"):
+            await link.configure(OVERLAY)
+            ip("route", "delete", "10.5.0.0/16")
+            cure = OverlayLink._cure
+
+            async def late(self, rtnetlink, step):
+                ip("link", "delete", "flannel0")
+                await cure(self, rtnetlink, step)
+
+            monkeypatch.setattr(OverlayLink, "_cure", late)
+            repair = await link.ensure()
+            assert repair.left == ("cannot mend that the route 10.5.0.0/16 dev flannel0 is missing: No such device",)
+
+
+@in_namespace
 async def test_a_deleted_device_is_told():
     async with Netlink() as netlink:
         link = OverlayLink(netlink)

@@ -59,7 +59,13 @@ def test_a_command_gets_the_rest(install, name):
 
 @pytest.mark.parametrize(
     ("word", "hint"),
-    [("statsu", "did you mean status?"), ("clean-up", "did you mean cleanup?"), ("zzz", "expected status"), ("", "")],
+    [
+        ("statsu", "did you mean status?"),
+        ("clean-up", "did you mean cleanup?"),
+        ("uninstall", "expected status"),
+        ("zzz", "expected status"),
+        ("", ""),
+    ],
 )
 def test_an_unknown_command_is_a_usage_error(capsys, word, hint):
     assert cli.main([word]) == 2

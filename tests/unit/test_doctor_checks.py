@@ -30,12 +30,15 @@ from udpbackend.doctor.checks.duplicates import Claim
 from udpbackend.doctor.checks.path_mtu import Narrow
 from udpbackend.doctor.checks.reach import Silent
 from udpbackend.doctor.echo import Answer
+from udpbackend.doctor.facts import CniFolders, gather
 from udpbackend.doctor.finding import NotChecked
 from udpbackend.doctor.routes import Way
 from udpbackend.errors import HostError
 from udpbackend.host.interface import Address, Link
+from udpbackend.host.netlink import Netlink
 from udpbackend.model import Prefix
 from udpbackend.observe.report import Ignored, Interface, Network, Peer
+from udpbackend.settings import Settings
 
 SUBNET = Prefix.parse("10.5.1.0/24")
 ETH0 = Interface(
@@ -99,9 +102,23 @@ class TestDaemon:
         found = daemon.judge(report(**changes))
         assert [(it.severity, it.evidence) for it in found] == ([(severity, evidence)] if severity else [])
 
+    def test_what_it_waits_for_is_cured_whatever_else_it_says(self):
+        (finding,) = daemon.judge(report(waiting_for="a lease", problems=("registry: so",)))
+        assert finding.cure.startswith("the registry must give this node a subnet: the daemon goes on by itself")
+
     async def test_none_answers(self):
         (finding,) = await daemon.look(doctor_facts(silence="not running: nobody listens on /run/x.sock"))
         assert finding.evidence == "not running: nobody listens on /run/x.sock"
+
+    async def test_one_that_this_user_may_not_ask(self):
+        async def barred():
+            raise HostError("cannot ask on /run/x.sock: permission denied") from PermissionError()
+
+        async with Netlink() as netlink:
+            facts = await gather(Settings(), CniFolders(), netlink, barred)
+        (finding,) = await daemon.look(facts)
+        assert (finding.severity, finding.cure) == ("risk", "run the doctor as root")
+        assert facts.why_not_running == "the daemon can be asked by root only"
 
 
 class TestDuplicates:
@@ -244,6 +261,15 @@ class TestSubnetFile:
 
     def judge(self, text, network=NETWORK):
         return subnet_file.judge("subnet.env", subnetenv.parse(text), network, ETH0)
+
+    @pytest.mark.parametrize(
+        ("state", "cure"),
+        [(None, "start the daemon"), ("starting", "the daemon writes it"), ("ready", "restart the daemon")],
+    )
+    def test_missing(self, tmp_path, state, cure):
+        finding = subnet_file.absent(tmp_path / "subnet.env", "no such file", state)
+        assert finding.what.endswith("is missing: no pod can start on this node")
+        assert finding.cure.startswith(cure)
 
     def test_ipv6(self):
         network = changed(NETWORK, ipv6_network="fd00:5::/48", ipv6_subnet="fd00:5:0:1::/64")

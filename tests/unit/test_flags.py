@@ -153,6 +153,7 @@ def test_a_boolean_from_the_environment():
         (["---v=1"], "bad flag syntax '---v=1'"),
         (["--=1"], "bad flag syntax '--=1'"),
         (["--public-ip"], "--public-ip: expected a value (IP)"),
+        (["-v"], "-v: expected a value (LEVEL)"),
         (["--public-ip=host"], "--public-ip: invalid value 'host': expected an IPv4 address, like 192.0.2.7"),
         (["--public-ip=fc00::1"], "--public-ip: invalid value 'fc00::1'"),
         (["--iface-can-reach=x"], "--iface-can-reach: invalid value 'x'"),
@@ -210,6 +211,18 @@ def test_the_usage_text_names_every_flag_and_command():
 def test_the_tables_agree():
     assert {flag.field for flag in FLAGS.values()} == set(READERS) == set(Settings.__slots__)
     assert not set(FLAGS) & IGNORED
+
+
+@pytest.mark.parametrize(
+    ("argv", "place"),
+    [
+        (["--static-subnets=nodes.json"], "nodes.json"),
+        (["--kube-subnet-mgr", "--net-config-path=net.json"], "net.json"),
+        (["--etcd-prefix=/net"], "/net/config"),
+    ],
+)
+def test_where_the_configuration_is_found(argv, place):
+    assert parse(argv, {}).config_place == place
 
 
 def test_settings_can_be_read_without_flags():

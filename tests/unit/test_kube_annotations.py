@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from udpbackend.errors import ConfigError
+from udpbackend.errors import ConfigError, UsageError
 from udpbackend.model import Attributes
 from udpbackend.subnets.kube.annotations import Names, address_of
 
@@ -51,9 +51,9 @@ def test_a_prefix_is_completed_as_flannel_does(prefix, backend_type):
     ],
 )
 def test_a_prefix_that_is_none_is_refused(prefix, reason):
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(UsageError) as caught:
         Names.under(prefix)
-    assert str(caught.value) == f"{reason}: got {prefix!r}"
+    assert str(caught.value) == f"{reason}: got {prefix!r} (--kube-annotation-prefix)"
 
 
 def test_all_names():
@@ -75,8 +75,8 @@ def test_all_names():
 
 
 @given(st.text(max_size=40))
-def test_any_prefix_makes_names_or_a_config_error(prefix):
-    with suppress(ConfigError):
+def test_any_prefix_makes_names_or_a_usage_error(prefix):
+    with suppress(UsageError):
         names = Names.under(prefix)
         assert names.public_ip.startswith(prefix)
         assert names.public_ip.count("/") == 1

@@ -79,6 +79,20 @@ def test_the_names_an_operator_looks_for():
     assert "process_resident_memory_bytes" in families
 
 
+def test_the_rule_of_the_operations_page_finds_every_counter():
+    """A counter's name makes its metric's, so that nobody needs a second table."""
+    families = scrape(counters=list(range(len(counter_infos()))))
+    for number, info in enumerate(counter_infos()):
+        name, labels = f"udpbackend_{info.name}", {}
+        if info.kind == "dropped":
+            direction, reason = info.name.split("_drop_")
+            name, labels = "udpbackend_dropped_packets", {"direction": direction, "reason": reason}
+        elif info.kind in ("received", "delivered"):
+            direction = info.name.removesuffix(f"_{info.kind}")
+            name = f"udpbackend_{direction}_{'received_' * (info.kind == 'received')}packets"
+        assert value(families, name, **labels) == number
+
+
 def test_ipv6_is_told_only_where_there_is_some():
     families = {
         family.name: family for family in text_string_to_metric_families(Metrics().render(ipv6_facts()).decode())

@@ -79,6 +79,21 @@ def test_the_messages_are_flannels(given_, message):
 @pytest.mark.parametrize(
     ("given_", "message"),
     [
+        ({}, "Network parameter in the flannel config: expected a network, like 10.5.0.0/16, got none"),
+        ({"Network": "0.0.0.0/0"}, "expected a network, like 10.5.0.0/16, got '0.0.0.0/0'"),
+        ({"Network": "10.5.0.0/16", "SubnetLen": 31}, "SubnetLen must be less than /31: SubnetLen is 31"),
+        ({"Network": "10.5.0.0/16", "SubnetLen": 17}, "subnets: SubnetLen is 17, expected 18 or more for 10.5.0.0/16"),
+        ({"Network": "10.5.0.0/29"}, "Minimum useful network prefix is /28: got 10.5.0.0/29"),
+        ({"Network": "10.5.0.0/16", "SubnetMin": "10.6.0.0"}, "of the Network: 10.6.0.0 is not in 10.5.0.0/16"),
+    ],
+)
+def test_behind_flannels_messages_stand_the_values(given_, message):
+    assert refused(given_).endswith(message)
+
+
+@pytest.mark.parametrize(
+    ("given_", "message"),
+    [
         ({"Network": 5}, "Network: expected a string, got 5"),
         ({"Network": "10.5.0.0"}, "Network: invalid CIDR '10.5.0.0'"),
         ({"Network": "fc00::/48"}, "Network: expected an IPv4 network, like 10.5.0.0/16, got 'fc00::/48'"),

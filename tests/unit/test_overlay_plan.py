@@ -151,5 +151,5 @@ def test_routes_to_exactly_one_prefix(tmp_path):
     assert found == [MainRoute(NETWORK, "eth1", gateway, 100), MainRoute(NETWORK, "*", None, 200)]
     assert [str(route) for route in found] == [
         "10.5.0.0/16 via 172.17.0.1 dev eth1 metric 100",
-        "10.5.0.0/16 dev * metric 200",
+        "10.5.0.0/16 to nowhere (blackhole, unreachable) metric 200",
     ]

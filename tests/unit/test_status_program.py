@@ -78,6 +78,7 @@ def test_wrong_usage_is_status_2(path, options):
     code, out, err = uvloop.run(command(path, *options))
     assert (code, out) == (2, "")
     assert err.startswith("udp-backend: ")
+    assert err.endswith(": see udp-backend status --help\n")
     assert err.count("\n") == 1
 
 

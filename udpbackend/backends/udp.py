@@ -265,8 +265,10 @@ class UdpBackend:
     async def _look_at_underlay(self) -> None:
         """Notes whether datagrams can leave; what is wrong here is the administrator's to mend."""
         problem = await underlay_problem(self._netlink, self._endpoint)
-        if problem != self._underlay_problem:
-            log.warning("%s", problem or f"interface {self._endpoint.interface} is back")
+        if problem and problem != self._underlay_problem:
+            log.warning("%s", problem)
+        elif self._underlay_problem and not problem:
+            log.info("interface %s is back", self._endpoint.interface)
         self._underlay_problem = problem
 
     async def _kernel_drops(self) -> dict[KernelDrop, int]:

@@ -21,9 +21,9 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import NoReturn
 
 from udpbackend.commands.cleanup_files import files
+from udpbackend.commands.parser import Parser
 from udpbackend.commands.status import given
 from udpbackend.commands.table import printable, table
 from udpbackend.errors import ConfigError, HostError, UdpBackendError, UsageError
@@ -168,6 +168,8 @@ def _refuse_a_daemon(path: Path) -> None:
             probe.connect(os.fspath(path))
         except (FileNotFoundError, ConnectionRefusedError):
             pass
+        except PermissionError as error:
+            raise HostError(f"cannot ask on {path}: permission denied, run it as root") from error
         except OSError as error:
             raise HostError(f"cannot tell whether a daemon answers on {path}: {error.strerror or error}") from error
         else:
@@ -176,20 +178,14 @@ def _refuse_a_daemon(path: Path) -> None:
         raise HostError(f"a daemon is running: {running[0]}; stop it first")
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"cleanup: {message}")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog="udp-backend cleanup",
         description="Shows what an overlay of ours or flannel's has left on this host (devices, routes, rules, files), "
         "then removes it. What is in use, or may be another program's, is left alone. The lease in etcd is looked for "
         "only if a flag or a variable says where etcd is. A flag that is not given is read from the environment: "
         "FLANNELD_SUBNET_FILE for --subnet-file.",
-        epilog="Exit status: 0 all went that was to go, 1 not all, 2 usage.",
-        allow_abbrev=False,
+        epilog="Exit status: 0 all went that was to go, 1 not all, or a daemon runs, 2 usage.",
     )
     parser.add_argument("-dry-run", "--dry-run", action="store_true", help="only show it")
     for field, (metavar, words) in FLAGS.items():

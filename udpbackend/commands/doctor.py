@@ -23,18 +23,17 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
 
 import msgspec
 
 from udpbackend import __version__
+from udpbackend.commands.parser import Parser
 from udpbackend.commands.status import ask, given
 from udpbackend.commands.table import Palette, printable
 from udpbackend.doctor.aside import aside
 from udpbackend.doctor.examine import CHECKS, Found, examine
 from udpbackend.doctor.facts import CniFolders, Facts, gather
 from udpbackend.doctor.finding import Finding, NotChecked, Severity, count
-from udpbackend.errors import UsageError
 from udpbackend.host.netlink import Netlink
 from udpbackend.observe.report import Report
 from udpbackend.settings import Settings
@@ -111,19 +110,13 @@ def _row(found: Found) -> dict[str, str]:
     return {"check": found.check, **msgspec.structs.asdict(found.result)}
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"doctor: {message}")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog="udp-backend doctor",
         description="Says what is wrong on this host, with the evidence and a cure. Works without a daemon too, and "
         "changes nothing. A flag that is not given is read from the environment: FLANNELD_SUBNET_FILE for "
         "--subnet-file.",
         epilog="Exit status: 0 nothing wrong found, 1 something is wrong, 2 usage.",
-        allow_abbrev=False,
     )
     add = parser.add_argument
     add("-json", "--json", action="store_true", help="for programs")

@@ -17,13 +17,14 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import NoReturn, Self
+from typing import Self
 
 from udpbackend import __version__, gojson
 from udpbackend.cni import bundle, delegate
 from udpbackend.cni.errors import PluginError
 from udpbackend.cni.plugin import VERSIONS, version_text
 from udpbackend.cni.request import NAME
+from udpbackend.commands.parser import Parser
 from udpbackend.errors import ConfigError, HostError, UsageError
 
 CONF_FILE = Path("/etc/kube-flannel/cni-conf.json")
@@ -201,17 +202,12 @@ def _check_list(data: bytes, plugin: str) -> None:
     delegate.check(delegated)
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"install-cni: {message}")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog="udp-backend install-cni",
         description="Puts the CNI plugin and its configuration in place, each complete or not at all. A flag that is "
         "not given is read from the environment: FLANNELD_CNI_BIN_DIR for --cni-bin-dir.",
-        allow_abbrev=False,
+        epilog="Exit status: 0 both are in place, 1 not, 2 usage.",
     )
     add = parser.add_argument
     add("-cni-bin-dir", "--cni-bin-dir", metavar="DIR", help="for the plugin (default /opt/cni/bin)")

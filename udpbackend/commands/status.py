@@ -16,13 +16,13 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
 
 import msgspec
 
+from udpbackend.commands.parser import Parser
 from udpbackend.commands.status_text import render
 from udpbackend.commands.table import Palette
-from udpbackend.errors import HostError, UsageError
+from udpbackend.errors import HostError
 from udpbackend.observe.report import Report
 from udpbackend.settings import Given, Settings
 
@@ -158,25 +158,18 @@ def given(options: Mapping[str, str | None], fields: Iterable[str], environ: Map
     return found
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}: see {self.prog} --help")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog="udp-backend status",
         description="Ask the running daemon how it fares.",
         epilog="Exit status: 0 ready, 1 degraded or starting, 2 usage, 3 no daemon answers.",
-        allow_abbrev=False,
     )
-    parser.add_argument("-o", "--output", choices=("text", "wide", "json"), default="text", help="form of the output")
-    parser.add_argument(
-        "-w", "--watch", nargs="?", type=_seconds, const=WATCH_S, metavar="SECONDS", help="show it again and again"
-    )
-    parser.add_argument("--subnet-file", metavar="FILE", help="the daemon's, from which its socket is found")
-    parser.add_argument("--status-socket", metavar="FILE", help="the daemon's status socket")
-    parser.add_argument("--color", choices=("auto", "always", "never"), default="auto", help="auto: on a terminal")
+    add = parser.add_argument
+    add("-o", "--output", choices=("text", "wide", "json"), default="text", help="form of the output")
+    add("-w", "--watch", nargs="?", type=_seconds, const=WATCH_S, metavar="SECONDS", help="show it again and again")
+    add("-subnet-file", "--subnet-file", metavar="FILE", help="the daemon's, from which its socket is found")
+    add("-status-socket", "--status-socket", metavar="FILE", help="the daemon's status socket")
+    add("-color", "--color", choices=("auto", "always", "never"), default="auto", help="auto: on a terminal")
     return parser
 
 

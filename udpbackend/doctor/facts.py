@@ -51,6 +51,8 @@ class Facts:
     report: Report | None = None
     silence: str = ""
     """Without a report: why there is none."""
+    barred: bool = False
+    """Whether that is because the user who runs the doctor may not ask."""
     env: subnetenv.SubnetEnv | None = None
     env_problem: str = ""
     """Without subnet.env: what is wrong with it, in the CNI plugin's words."""
@@ -80,6 +82,8 @@ class Facts:
     @property
     def why_not_running(self) -> str:
         """Why `running` is None."""
+        if self.barred:
+            return "the daemon can be asked by root only"
         return "the daemon is not ready yet" if self.report else "no daemon answers"
 
     @property
@@ -109,11 +113,11 @@ class Facts:
 
 async def gather(settings: Settings, cni: CniFolders, netlink: Netlink, ask: Callable[[], Awaitable[Report]]) -> Facts:
     """Reads all of it. Raises HostError where not even the links can be read."""
-    report, silence = None, ""
+    report, silence, barred = None, "", False
     try:
         report = await ask()
     except HostError as error:
-        silence = str(error)
+        silence, barred = str(error), isinstance(error.__cause__, PermissionError)
     env, env_problem = await _subnet_env(settings.subnet_file)
     return Facts(
         settings=settings,
@@ -123,6 +127,7 @@ async def gather(settings: Settings, cni: CniFolders, netlink: Netlink, ask: Cal
         links=await read_links(netlink),
         report=report,
         silence=silence,
+        barred=barred,
         env=env,
         env_problem=env_problem,
     )

@@ -152,7 +152,7 @@ class OverlayLink:
                     await self._cure(ip, step)
                     done.append(step.problem)
                 except HostError as error:
-                    left.append(f"{step.problem}: {error}")
+                    left.append(str(error) if step.problem in str(error) else f"{step.problem}: {error}")
             else:
                 left.append(step.problem)
         return Repair(tuple(done), tuple(left))

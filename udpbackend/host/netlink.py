@@ -62,26 +62,27 @@ class Netlink:
     def __init__(self) -> None:
         self._thread = threading.Thread(target=self._run, name="netlink")
         self._watchers: list[asyncio.Event] = []
+        self._stop = asyncio.Event()
+        self._turn = asyncio.Lock()
         self._over = False
 
     async def __aenter__(self) -> Self:
         self._main = asyncio.get_running_loop()
         self._ended = self._main.create_future()
         started = self._started = self._main.create_future()
+        self._loop = asyncio.SelectorEventLoop()  # here, so that the thread can be told to end before it has begun
         self._thread.start()
         try:
             await started
         except BaseException:
-            await self._join()
+            await self._end()
             raise
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._over = True  # no call comes after the stop in the thread's queue and waits there for ever
-        self._loop.call_soon_threadsafe(self._stop.set)
-        await self._join()
+        await self._end()
 
     async def call(self, work: Callable[[Any], Awaitable[T]]) -> T:
         """Runs `work(ip)` in the thread with an AsyncIPRoute of its own and returns its result.
@@ -108,7 +109,10 @@ class Netlink:
         self._watchers.append(event)
         return event
 
-    async def _join(self) -> None:
+    async def _end(self) -> None:
+        self._over = True  # no call comes after the stop in the thread's queue and waits there for ever
+        with suppress(RuntimeError):  # it has ended by itself and closed its loop
+            self._loop.call_soon_threadsafe(self._stop.set)
         await self._ended
         self._thread.join()  # it has left its loop: microseconds
 
@@ -120,16 +124,13 @@ class Netlink:
 
     def _run(self) -> None:
         try:
-            with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+            with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
                 runner.run(self._live())
         finally:
             with suppress(RuntimeError):  # a main loop that was cancelled out of waiting may be closed
                 self._main.call_soon_threadsafe(_settle, self._ended, None)
 
     async def _live(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._stop = asyncio.Event()
-        self._turn = asyncio.Lock()
         try:
             with failing("watch links, addresses and routes"), _change_socket() as changes:
                 self._listen(changes)

@@ -72,7 +72,8 @@ class MainRoute(NamedTuple):
     def __str__(self) -> str:
         via = f" via {self.gateway}" if self.gateway else ""
         metric = f" metric {self.metric}" if self.metric else ""
-        return f"{self.destination}{via} dev {self.device}{metric}"
+        where = "to nowhere (blackhole, unreachable)" if self.device == "*" else f"dev {self.device}"
+        return f"{self.destination}{via} {where}{metric}"
 
 
 async def dump(ip: Any, message: Any, kind: int) -> list[Any]:

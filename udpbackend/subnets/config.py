@@ -93,7 +93,9 @@ def _network(fields: Fields, family: _Family[Address]) -> Prefix:
     if network.version != family.version:
         raise ConfigError(f"{key}: expected an IPv{family.version} network, like {family.example}, got {text!r}")
     if network == nothing:
-        raise ConfigError(f"please define a correct {key} parameter in the flannel config")
+        got = repr(text) if text else "none"
+        said = f"please define a correct {key} parameter in the flannel config"
+        raise ConfigError(f"{said}: expected a network, like {family.example}, got {got}")
     return network
 
 
@@ -103,14 +105,15 @@ def _subnet_len(fields: Fields, network: Prefix, family: _Family[Address]) -> in
     if given < 0:
         raise ConfigError(f"{key}: expected a prefix length, got {given}")
     if given > family.longest_subnet_len:
-        raise ConfigError(f"SubnetLen must be less than /{family.longest_subnet_len + 1}")
+        raise ConfigError(f"SubnetLen must be less than /{family.longest_subnet_len + 1}: {key} is {given}")
     if given:
         if given < network.bits + 2:
-            raise ConfigError("network must be able to accommodate at least four subnets")
+            said = "network must be able to accommodate at least four subnets"
+            raise ConfigError(f"{said}: {key} is {given}, expected {network.bits + 2} or more for {network}")
         return given
     smallest = WIDTH[family.version] - 4
     if network.bits > smallest:
-        raise ConfigError(f"{family.called} is too small. Minimum useful network prefix is /{smallest}")
+        raise ConfigError(f"{family.called} is too small. Minimum useful network prefix is /{smallest}: got {network}")
     return max(family.usual_subnet_len, network.bits + 2)
 
 
@@ -125,7 +128,7 @@ def _boundary(fields: Fields, name: str, network: Prefix, size: int, family: _Fa
     if not int(address):
         return None
     if not network.holds(address):
-        raise ConfigError(f"{key} is not in the range of the {family.keys}Network")
+        raise ConfigError(f"{key} is not in the range of the {family.keys}Network: {address} is not in {network}")
     if int(address) % size:
         raise ConfigError(f"{key} is not on a SubnetLen boundary: {address}")
     return address

@@ -7,22 +7,26 @@ from udpbackend.doctor.finding import Finding, Results
 from udpbackend.observe.report import Report
 
 WAITING_CURES = {
-    "the network's configuration": "the registry does not answer, or holds no configuration: look at the daemon's log",
-    "a lease": "the registry gives this node no subnet: look at the daemon's log",
+    "the network's configuration": "the registry must answer and hold a good configuration: ",
+    "a lease": "the registry must give this node a subnet: ",
 }
+GOES_ON = "the daemon goes on by itself as soon as it can"
 
 
 async def look(facts: Facts) -> Results:
     """Not running, not ready, degraded."""
+    if facts.barred:
+        what = "whether a daemon runs cannot be told: only its own user and root may ask it"
+        return [Finding("risk", what, facts.silence, "run the doctor as root")]
     if facts.report is None:
         return [
             Finding(
                 "down",
                 "no daemon answers on this host",
                 facts.silence,
-                "start it (systemctl start udp-backend, or its pod); where it ends at once, the last line of its log "
-                "says why. If it runs with another --subnet-file or --status-socket, give the doctor the same; and run "
-                "the doctor as root",
+                "start it (systemctl start udp-backend, or its pod), or restart one that runs and is silent; where it "
+                "ends at once, the last line of its log says why. If it runs with another --subnet-file or "
+                "--status-socket, give the doctor the same",
             )
         ]
     return judge(facts.report)
@@ -32,10 +36,9 @@ def judge(report: Report) -> list[Finding]:
     """What a report says of itself."""
     verdict = report.verdict
     if verdict.state == "starting":
-        wait = verdict.text.rpartition("waiting for ")[2]
-        cure = WAITING_CURES.get(wait, "look at the daemon's log")
-        return [Finding("down", "the daemon is not ready", "; ".join(verdict.reasons) or verdict.text, cure)]
+        cure = WAITING_CURES.get(verdict.reasons[0].removeprefix("waiting for "), "look at its log: ") + GOES_ON
+        return [Finding("down", "the daemon is not ready", "; ".join(verdict.reasons), cure)]
     if verdict.state == "degraded":
-        cure = "mend what each clause names; the daemon goes on by itself as soon as it can"
+        cure = f"mend what each clause names; {GOES_ON}"
         return [Finding("part", "the daemon is degraded", "; ".join(verdict.reasons), cure)]
     return []

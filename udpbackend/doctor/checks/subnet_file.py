@@ -17,17 +17,20 @@ async def look(facts: Facts) -> Results:
     """Missing, incomplete, of another lease."""
     path = facts.settings.subnet_file
     if facts.env is None:
-        return [absent(path, facts.env_problem, running=facts.running is not None)]
+        return [absent(path, facts.env_problem, facts.report.verdict.state if facts.report else None)]
     if facts.running is None:
         return []  # nothing to compare it with, and that no daemon is ready is said elsewhere
     return judge(path, facts.env, *facts.running)
 
 
-def absent(path: Path, problem: str, *, running: bool) -> Finding:
-    """For a file that the plugin cannot use, `problem` in its own words."""
+def absent(path: Path, problem: str, daemon: str | None) -> Finding:
+    """For a file that the plugin cannot use, `problem` in its own words; `daemon`: its state, if there is one."""
     there = os.path.lexists(path)
     what = f"{path} cannot be used" if there else f"{path} is missing"
-    cure = RESTART if running else "start the daemon, which writes it when it is ready"
+    cure = {
+        None: "start the daemon, which writes it when it is ready",
+        "starting": "the daemon writes it when it is ready: what it waits for comes first",
+    }.get(daemon, RESTART)
     folder = "; in a container, look whether the host's directory is mounted there"
     return Finding("down", f"{what}: no pod can start on this node", problem, cure + folder)
 

@@ -186,7 +186,8 @@ class Client:
                     self._leave(session)
                 else:
                     if failures:
-                        log.warning("%s; going on with %s", "; ".join(failures), session.url)
+                        again = "it answers again" if len(self._urls) == 1 else f"going on with {session.url}"
+                        log.warning("%s; %s", "; ".join(failures), again)
                     return answer
         raise RegistryError("; ".join(failures))
 

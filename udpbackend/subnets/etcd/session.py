@@ -52,7 +52,8 @@ REFUSALS = frozenset(
 REQUIRE_LEADER = ("hasleader", "true")
 """Metadata: a member that knows of no leader says so at once, and ends watches, instead of keeping us waiting."""
 
-STALE_LOGIN = ("invalid auth token", "revision of auth store is old")
+STALE_LOGIN = ("invalid auth token", "revision of auth store is old", "user name is empty")
+"""The last where etcd has begun to ask for a login since."""
 
 HINTS = {
     "CERTIFICATE_VERIFY_FAILED": "its certificate cannot be verified with --etcd-cafile or, without it, this host's",
@@ -114,9 +115,10 @@ class Session:
 
     async def log_in(self) -> None:
         """Exchanges name and password for a new token; does nothing without a name. Raises AwayError, RefusedError."""
-        self._token = ""
         if self._access.username is None:
+            self._token = ""
             return
+        self._token = None  # until etcd has given one, or none is needed: a login that it refuses is tried again
         request = rpc.AuthenticateRequest(name=self._access.username, password=self._access.password or "")
         with self.translated():
             try:
@@ -124,6 +126,7 @@ class Session:
             except grpc.aio.AioRpcError as error:
                 if "authentication is not enabled" not in (error.details() or ""):  # then anybody may do anything
                     raise
+                self._token = ""
             else:
                 self._token = answer.token
 

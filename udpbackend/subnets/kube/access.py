@@ -22,7 +22,7 @@ from lightkube.config.client_adapter import user_auth, verify_cluster
 from lightkube.config.kubeconfig import SERVICE_ACCOUNT
 from lightkube.config.models import Cluster, User
 
-from udpbackend.errors import ConfigError
+from udpbackend.errors import ConfigError, UsageError
 from udpbackend.settings import Settings
 
 BROKEN = (LightkubeError, OSError, yaml.YAMLError, msgspec.ValidationError, ValueError, TypeError, AttributeError)
@@ -40,10 +40,13 @@ class Access:
 
 
 def find_access(settings: Settings) -> Access:
-    """What the settings ask for. Reads files. Raises ConfigError."""
+    """What the settings ask for. Reads files. Raises ConfigError, UsageError for a URL that is none."""
     url, file = settings.kube_api_url, settings.kubeconfig_file
     if url is not None:
-        _require_url("--kube-api-url", url)
+        try:
+            _require_url("--kube-api-url", url)
+        except ConfigError as error:
+            raise UsageError(str(error)) from None
     if file is not None:
         with _explained(f"--kubeconfig-file {file}"):
             return _access(KubeConfig.from_file(file).get(), url)

@@ -12,7 +12,7 @@ from typing import Self, TypeVar
 
 import msgspec
 
-from udpbackend.errors import ConfigError
+from udpbackend.errors import ConfigError, UsageError
 from udpbackend.model import Attributes
 
 Address = TypeVar("Address", IPv4Address, IPv6Address)
@@ -42,15 +42,15 @@ class Names(msgspec.Struct, frozen=True):
 
     @classmethod
     def under(cls, prefix: str) -> Self:
-        """The names that begin with `prefix`, --kube-annotation-prefix. Raises ConfigError, in flannel's words."""
-        wrong = f"got {prefix!r}"
+        """The names that begin with `prefix`, --kube-annotation-prefix. Raises UsageError, in flannel's words."""
+        wrong = f"got {prefix!r} (--kube-annotation-prefix)"
         if prefix.count("/") > 1:
-            raise ConfigError(f"subnet/kube: prefix can contain at most single slash: {wrong}")
+            raise UsageError(f"subnet/kube: prefix can contain at most single slash: {wrong}")
         full = prefix if "/" in prefix else f"{prefix}/"
         if not full.endswith(("/", "-")):
             full += "-"
         if not PREFIX.fullmatch(full):
-            raise ConfigError(f"subnet/kube: prefix must be in a format: fqdn/[0-9a-z-_]*: {wrong}")
+            raise UsageError(f"subnet/kube: prefix must be in a format: fqdn/[0-9a-z-_]*: {wrong}")
         names = {field: full + field.replace("_", "-") for field in cls.__struct_fields__}
         return cls(**{**names, "managed": f"{full}kube-subnet-manager"})
 
