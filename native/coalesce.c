@@ -121,18 +121,17 @@ static bool same_flow(const struct coalesce_group *g, const struct packet *p, co
 	       load32(g->head + g->transport) == load32(p->bytes + it->transport);
 }
 
-/* The open group of a packet's flow, or COALESCE_NONE. */
+/* The open group of a packet's flow, or COALESCE_NONE. A flow's youngest group is met first, and no older one is open: a
+ * flow that closes its groups one after the other does not search them all for each packet. */
 static uint16_t find(const struct coalesce *c, const struct packet *p, const struct candidate *it)
 {
 	uint16_t i = c->latest;
 
-	if (i != COALESCE_NONE && !c->group[i].closed && same_flow(&c->group[i], p, it))
-		return i;
-	for (i = c->bucket[it->hash]; i != COALESCE_NONE; i = c->group[i].next_in_bucket) {
-		if (!c->group[i].closed && same_flow(&c->group[i], p, it))
-			return i;
-	}
-	return COALESCE_NONE;
+	if (i == COALESCE_NONE || !same_flow(&c->group[i], p, it))
+		for (i = c->bucket[it->hash]; i != COALESCE_NONE; i = c->group[i].next_in_bucket)
+			if (same_flow(&c->group[i], p, it))
+				break;
+	return i != COALESCE_NONE && !c->group[i].closed ? i : COALESCE_NONE;
 }
 
 /* Whether the IP headers are such that segmenting the merged packet gives this one's back. */
@@ -209,7 +208,7 @@ static void open_group(struct coalesce *c, const struct packet *p, const struct 
 static void close_between(struct coalesce *c, const struct packet *p)
 {
 	for (uint16_t i = 0; i < c->groups; i++) {
-		if (same_addresses(&c->group[i], p))
+		if (!c->group[i].closed && same_addresses(&c->group[i], p))
 			c->group[i].closed = true;
 	}
 }

@@ -329,8 +329,9 @@ uint32_t udpb_in_flight(struct udpb *u)
 static void describe(const struct peer *peer, int64_t now, struct udpb_peer *out)
 {
 	int64_t heard = atomic_load_explicit(&peer->heard_ns, memory_order_relaxed);
-	int64_t until = atomic_load_explicit(&peer->path_mtu_until_ns, memory_order_relaxed);
 	uint32_t mtu = peer_path_mtu(peer, now);
+	/* Read after it: the end of a path MTU that is believed only moves on, and is never past. */
+	int64_t until = atomic_load_explicit(&peer->path_mtu_until_ns, memory_order_relaxed);
 
 	*out = (struct udpb_peer){
 		.address_be = peer->address_be,

@@ -197,19 +197,19 @@ struct peer *peer_map_find(const struct peer_map *map, uint32_t address_be)
 	return NULL;
 }
 
+/* The two words of a path MTU are written and read in this order, lest another queue believe an expired one anew: whoever
+ * sees the new end sees the new MTU. */
 uint32_t peer_path_mtu(const struct peer *peer, int64_t now_ns)
 {
-	uint32_t mtu = atomic_load_explicit(&peer->path_mtu_bytes, memory_order_relaxed);
-
-	if (mtu == 0 || atomic_load_explicit(&peer->path_mtu_until_ns, memory_order_relaxed) <= now_ns)
+	if (atomic_load_explicit(&peer->path_mtu_until_ns, memory_order_acquire) <= now_ns)
 		return UINT32_MAX;
-	return mtu;
+	return atomic_load_explicit(&peer->path_mtu_bytes, memory_order_relaxed);
 }
 
 void peer_learn_path_mtu(struct peer *peer, uint32_t mtu_bytes, int64_t until_ns)
 {
-	atomic_store_explicit(&peer->path_mtu_until_ns, until_ns, memory_order_relaxed);
 	atomic_store_explicit(&peer->path_mtu_bytes, mtu_bytes, memory_order_relaxed);
+	atomic_store_explicit(&peer->path_mtu_until_ns, until_ns, memory_order_release);
 }
 
 void peer_sent(struct peer *peer, uint64_t packets, uint64_t bytes)

@@ -22,7 +22,7 @@
  * knows that the next batch will see its table.
  *
  * While the socket is full the TUN is not waited for (its packets wait in the kernel's ring, which drops and counts what
- * does not fit), the socket is watched for room, and between turns a timer bounds the wait.
+ * does not fit), the socket is watched for room, and the wait is bounded: by a timer between turns, by poll's within one.
  */
 #include "queue.h"
 
@@ -45,6 +45,7 @@
 #define LOOK_NS 20000  /* the next packet is looked for so long before the wait */
 
 #define WAITS_MAX 2 /* fds that a queue waits for at a time */
+#define STALL_WAIT_NS (TRANSMIT_STALL_NS + SECOND_NS / 1000) /* a little later than a stall's end: one wait is enough */
 
 static int64_t now_ns(void)
 {
@@ -92,8 +93,8 @@ static int park(struct queue *q)
 
 	for (nfds_t i = 0; i < count && !error; i++)
 		error = watch(q, EPOLL_CTL_ADD, fds[i].fd, (uint32_t)fds[i].events); /* EPOLLIN is POLLIN */
-	if (q->full_fd >= 0) /* a little later than the stall's end, so that one expiry is enough */
-		arm_timer(q, TRANSMIT_STALL_NS + SECOND_NS / 1000);
+	if (q->full_fd >= 0)
+		arm_timer(q, STALL_WAIT_NS);
 	return error;
 }
 
@@ -259,9 +260,12 @@ static bool ready(struct pollfd *fds, nfds_t count)
 /* Waits until the queue has work. Returns false when it has none in time, or when the loop has other work. */
 static bool linger(struct queue *q, int64_t wait_ns, int loop_fd)
 {
-	struct timespec timeout = { .tv_sec = wait_ns / SECOND_NS, .tv_nsec = wait_ns % SECOND_NS };
+	bool stall_ends = q->full_fd >= 0 && wait_ns > STALL_WAIT_NS; /* by then: work, although no fd says so */
+	int64_t most_ns = stall_ends ? STALL_WAIT_NS : wait_ns;
+	struct timespec timeout = { .tv_sec = most_ns / SECOND_NS, .tv_nsec = most_ns % SECOND_NS };
 	struct pollfd fds[WAITS_MAX + 1];
 	nfds_t count = waits(q, fds);
+	int found;
 
 	if (wait_ns <= 0)
 		return false;
@@ -270,8 +274,9 @@ static bool linger(struct queue *q, int64_t wait_ns, int loop_fd)
 			if (ready(fds, count))
 				return true;
 	fds[count] = (struct pollfd){ .fd = loop_fd, .events = POLLIN }; /* poll(2) passes over a negative fd */
-	if (ppoll(fds, count + 1, &timeout, NULL) <= 0)
-		return false;
+	found = ppoll(fds, count + 1, &timeout, NULL);
+	if (found <= 0)
+		return found == 0 && stall_ends;
 	for (nfds_t i = 0; i < count; i++)
 		if (fds[i].revents)
 			return true;

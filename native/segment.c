@@ -19,6 +19,8 @@
 #define TCP_CWR 0x80
 #define TCP_MIN_BYTES 20
 #define UDP_BYTES 8
+#define IP4_BYTES 20 /* without options */
+#define IP6_BYTES 40
 
 /* Offsets in the headers concerned. */
 enum { IP4_LENGTH = 2, IP4_ID = 4, IP4_CHECKSUM = 10, IP6_LENGTH = 4 };
@@ -50,8 +52,8 @@ static uint8_t protocol_of(uint8_t gso_type, uint8_t version)
 	}
 }
 
-/* Sums what all segments share; see the top. */
-static void sum_headers(struct segment_source *s)
+/* Sums what all segments share; see the top. `is_partial`: the checksum field holds the pseudo-header's sum. */
+static void sum_headers(struct segment_source *s, bool is_partial)
 {
 	const struct packet *p = &s->packet;
 	const uint8_t *transport = p->bytes + s->transport;
@@ -59,9 +61,9 @@ static void sum_headers(struct segment_source *s)
 	uint64_t sum;
 
 	/* RFC 1071: to take a word out of a sum, add its complement. */
-	if (s->transport == p->header_bytes)
+	if (s->transport == (p->version == 4 ? IP4_BYTES : IP6_BYTES) || !is_partial)
 		sum = checksum_pseudo(p->source, p->version == 4 ? 8 : 32, s->protocol, 0);
-	else /* IPv6 extensions: a routing header has another destination, which the kernel's partial sum contains */
+	else /* a routing header or a source route has another destination, which the kernel's partial sum contains */
 		sum = partial + (uint64_t)(uint16_t)~htons((uint16_t)(p->length - s->transport));
 	sum = checksum_add(sum, transport, s->headers_bytes - s->transport) + (uint16_t)~partial;
 	if (s->protocol == IPPROTO_TCP) {
@@ -118,7 +120,7 @@ int segment_prepare(struct segment_source *source, uint8_t *bytes, const struct 
 	source->headers_bytes = (uint16_t)(transport + transport_bytes);
 	source->payload_bytes = header->gso_size;
 	source->count = (payload + header->gso_size - 1) / header->gso_size;
-	sum_headers(source);
+	sum_headers(source, header->flags & VIRTIO_NET_HDR_F_NEEDS_CSUM);
 	return 0;
 }
 

@@ -66,12 +66,12 @@ uint32_t udp_io_segment(struct msghdr *message)
 
 bool udp_io_downgrade(struct udp_io *io, uint32_t segments, int error)
 {
-	/* EINVAL: over 64 segments before Linux 6.9. EIO: the way out has no checksum offload (before 6.11) or is
+	/* EINVAL: too many segments for a Linux before 6.9. EIO: the way out has no checksum offload (before 6.11) or is
 	 * transformed (xfrm). */
 	if (segments > 1 && (error == -EINVAL || error == -EIO || error == -EOPNOTSUPP)) {
 		if (!io->segments_doubted)
 			io->segments_doubted = io->segments_max;
-		io->segments_max = error == -EINVAL && io->segments_max > 64 ? 64 : 1;
+		io->segments_max = error == -EINVAL && io->segments_max > UDP_IO_SEGMENTS_LESS ? UDP_IO_SEGMENTS_LESS : 1;
 		return true;
 	}
 	if (io->segments_doubted) {

@@ -14,7 +14,10 @@
 
 #define UDP_IO_OVERHEAD_BYTES 28 /* outer IPv4 and UDP headers */
 
-#define UDP_IO_SEGMENTS_MAX 128 /* UDP_MAX_SEGMENTS of Linux 6.9; 64 before */
+#define UDP_IO_SEGMENTS_MAX 128 /* UDP_MAX_SEGMENTS of Linux 6.9 */
+/* It was 64 before; and before 5.16 the 28 bytes of outer headers counted, too: with 62 of the shortest packets, 20 bytes
+ * each, they stay below. */
+#define UDP_IO_SEGMENTS_LESS 62
 #define UDP_IO_RUN_BYTES 65000  /* of one message: with outer headers below a device's gso_max_size of 64 KB */
 
 struct udp_io {

@@ -45,6 +45,7 @@ static struct {
 	struct fake_stream tun_in, tun_out, udp_in, udp_out;
 	uint32_t udp_per_call;    /* sendmmsg takes no more at once; 0 for all */
 	uint32_t udp_segments_max; /* in one message: more are refused with `udp_segments_error`; 0 for any number */
+	uint32_t udp_counted_bytes; /* that sendmmsg takes for payload when it counts segments */
 	int udp_segments_error;
 	uint32_t udp_messages;    /* sent */
 	size_t udp_longest_bytes; /* sendmmsg answers EMSGSIZE to a longer datagram; 0 for none */
@@ -197,7 +198,7 @@ static inline int fake_message_error(size_t length, size_t segment)
 
 	if (length > 65535 - 28)
 		return EMSGSIZE;
-	if (segment && fake.udp_segments_max && (length + segment - 1) / segment > fake.udp_segments_max)
+	if (segment && fake.udp_segments_max && length + fake.udp_counted_bytes > segment * fake.udp_segments_max)
 		return fake.udp_segments_error;
 	return fake.udp_longest_bytes && longest > fake.udp_longest_bytes ? EMSGSIZE : 0;
 }

@@ -5,6 +5,7 @@
  */
 #include <arpa/inet.h>
 #include <errno.h>
+#include <pthread.h>
 #include <stdlib.h>
 
 #include "check.h"
@@ -208,6 +209,36 @@ static void test_path_mtu(void)
 	CHECK(peer_path_mtu(&peer, 1000) == 1300 && peer_path_mtu(&peer, 3000) == UINT32_MAX);
 }
 
+#define EPOCHS 300000
+
+static struct peer shared;
+static _Atomic int64_t epoch; /* of what is believed until its end; the next one's clock is past it */
+
+static void *learn_again_and_again(void *unused)
+{
+	for (int64_t i = 1; i <= EPOCHS; i++) {
+		peer_learn_path_mtu(&shared, (uint32_t)i, 2 * i + 1);
+		atomic_store(&epoch, i);
+	}
+	return unused;
+}
+
+/* While one queue learns a path's MTU anew, no other believes the one that has expired. */
+static void test_path_mtu_learned_while_read(void)
+{
+	pthread_t learner;
+	uint32_t stale = 0;
+	int64_t i;
+
+	CHECK(pthread_create(&learner, NULL, learn_again_and_again, NULL) == 0);
+	do {
+		i = atomic_load(&epoch);
+		stale += peer_path_mtu(&shared, 2 * (i + 1)) <= i; /* the next epoch: its MTU, a later one's or none */
+	} while (i < EPOCHS);
+	CHECK(pthread_join(learner, NULL) == 0);
+	CHECK(stale == 0);
+}
+
 static void test_counts(void)
 {
 	struct peer peer = {0};
@@ -230,6 +261,7 @@ int main(void)
 	test_freed_in_any_order();
 	test_many();
 	test_path_mtu();
+	test_path_mtu_learned_while_read();
 	test_counts();
 	return check_done();
 }

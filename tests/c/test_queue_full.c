@@ -80,6 +80,20 @@ static void test_full_socket_stalls(void)
 	close(tap);
 }
 
+/* A turn that stays as long as a worker's ends a stall by itself. */
+static void test_full_socket_stalls_within_a_turn(void)
+{
+	int tap = open_full_lab();
+	uint32_t waiting = udpb_in_flight(lab.u);
+	int64_t begun = clock_ns();
+
+	turn(300 * MS, 500 * MS, -1);
+	CHECK(counter(STAT_tx_drop_socket_full) >= waiting);
+	CHECK(clock_ns() - begun < 1500 * MS); /* the budget, and one wait at most */
+	close_lab();
+	close(tap);
+}
+
 static void test_closed_while_full(void)
 {
 	int tap = open_full_lab();
@@ -96,6 +110,7 @@ int main(void)
 	netns_enter_or_skip();
 	test_full_socket_drains();
 	test_full_socket_stalls();
+	test_full_socket_stalls_within_a_turn();
 	test_closed_while_full();
 	return check_done();
 }

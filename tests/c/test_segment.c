@@ -191,23 +191,22 @@ static void test_ipv6_extensions(void)
 	}
 }
 
-/* Behind a routing header the sum is over the last destination, which only the kernel's partial sum knows. */
-static void test_ipv6_routing_header(void)
+/* Where the packet names the destinations it goes on to, the sum is over the last, which only the kernel's partial sum
+ * knows. `last` is where that stands, `start` where the transport header does. */
+static void check_routed(struct shape shape, size_t last, size_t start)
 {
 	uint8_t headers[SEGMENT_HEADERS_MAX], found[2000];
-	struct job job = { .shape = filled(plain_tcp(6), 2500), .size = 1000 };
+	struct job job = { .shape = shape, .size = 1000 };
+	size_t address = shape.version == 4 ? 16 : 24, address_bytes = shape.version == 4 ? 4 : 16;
 	struct packet packet;
 	struct segment it;
 
-	job.shape.chain = 43;
-	job.shape.ip_option_bytes = 24;
-	memcpy(job.shape.ip_options, "\x06\x02\x04\x01\0\0\0\0\xfd\0\0\x10\0\x03\0\0\0\0\0\0\0\0\0\x09", 24);
 	job.len = shape_bytes(&job.shape);
 	job.bytes = malloc(job.len);
 	shape_make(&job.shape, job.bytes);
-	memcpy(found, job.bytes, 64);
-	memcpy(found + 24, job.bytes + 48, 16); /* as if it had arrived at the last destination */
-	put_16(job.bytes + 64 + 16, pseudo_sum(found, job.len, 64, TCP));
+	memcpy(found, job.bytes, start);
+	memcpy(found + address, job.bytes + last, address_bytes); /* as if it had arrived at the last destination */
+	put_16(job.bytes + start + field_of(shape.protocol), pseudo_sum(found, job.len, start, shape.protocol));
 	job.header = shape_virtio(&job.shape, job.size);
 	CHECK(packet_parse(job.bytes, job.len, &packet) == PACKET_OK);
 	CHECK(segment_prepare(&job.source, job.bytes, &packet, &job.header) == 0);
@@ -218,10 +217,31 @@ static void test_ipv6_routing_header(void)
 		memcpy(found, headers, it.headers_bytes);
 		memcpy(found + it.headers_bytes, it.payload, it.payload_bytes);
 		len = it.headers_bytes + it.payload_bytes;
-		memcpy(found + 24, job.bytes + 48, 16);
-		CHECK(transport_is_right(found, len, 64, TCP));
+		memcpy(found + address, job.bytes + last, address_bytes);
+		CHECK(transport_is_right(found, len, start, shape.protocol));
 	}
 	free(job.bytes);
+}
+
+static void test_ipv6_routing_header(void)
+{
+	struct shape shape = filled(plain_tcp(6), 2500);
+
+	shape.chain = 43;
+	shape.ip_option_bytes = 24;
+	memcpy(shape.ip_options, "\x06\x02\x04\x01\0\0\0\0\xfd\0\0\x10\0\x03\0\0\0\0\0\0\0\0\0\x09", 24);
+	check_routed(shape, 48, 64);
+}
+
+static void test_ipv4_source_route(void)
+{
+	for (int k = 0; k < 2; k++) {
+		struct shape shape = filled(k ? plain_udp(4) : plain_tcp(4), 2500);
+
+		shape.ip_option_bytes = 8;
+		memcpy(shape.ip_options, "\x83\x07\x04\x0a\x05\x03\x09\0", 8);
+		check_routed(shape, 23, 28);
+	}
 }
 
 /* Turns two payload bytes so that the checksum of one segment becomes zero. For UDP that is to be sent as 0xffff. */
@@ -323,6 +343,7 @@ int main(void)
 	test_timestamps_and_sack();
 	test_ipv6_extensions();
 	test_ipv6_routing_header();
+	test_ipv4_source_route();
 	test_zero_checksums();
 	test_whole_packets();
 	test_untouched();

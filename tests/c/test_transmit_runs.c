@@ -158,18 +158,20 @@ static void test_super_packet_without_a_route(void)
 	close_bench();
 }
 
-/* Kernels that take 64 datagrams in a message, or do not segment at all: nothing is lost, and it is tried once only. */
+/* Kernels that take 64 datagrams in a message, the outer headers counted in or not, or do not segment at all: nothing is
+ * lost, and it is tried once only. */
 static void test_refused(void)
 {
 	static const struct {
 		int error;
-		uint32_t kernel_max, then, refusals;
-	} cases[] = {{EINVAL, 64, 64, 1}, {EINVAL, 1, 1, 2}, {EIO, 1, 1, 1}, {EOPNOTSUPP, 1, 1, 1}};
+		uint32_t kernel_max, counted_bytes, then, refusals;
+	} cases[] = {{EINVAL, 64, 0, 62, 1}, {EINVAL, 64, 28, 62, 1}, {EINVAL, 1, 0, 1, 2}, {EIO, 1, 0, 1, 1}, {EOPNOTSUPP, 1, 0, 1, 1}};
 
 	for (size_t i = 0; i < COUNT(cases); i++) {
 		open_bench();
 		fake.udp_segments_max = cases[i].kernel_max;
 		fake.udp_segments_error = cases[i].error;
+		fake.udp_counted_bytes = cases[i].counted_bytes;
 		feed_plain(3, 200);
 		feed_super(2, 4, 17, 100, 12000);
 		feed_super(2, 4, 17, 100, 12000);
@@ -178,6 +180,25 @@ static void test_refused(void)
 		CHECK(bench_stat(&bench, STAT_tx_gso_refused) == cases[i].refusals);
 		close_bench();
 	}
+}
+
+/* Such a kernel is content with as many of the shortest packets there are: headers without payload. */
+static void test_refused_headers(void)
+{
+	open_bench();
+	fake.udp_segments_max = 64;
+	fake.udp_segments_error = EINVAL;
+	fake.udp_counted_bytes = 28;
+	make_udp(bench.packet, OURS(5), THEIRS(2, 7), 0);
+	put_16(bench.packet + 2, 20);
+	seal(bench.packet);
+	for (int i = 0; i < 200; i++) {
+		feed(bench.packet, 20);
+		expect(2, bench.packet, 20);
+	}
+	CHECK(bench_drain(&bench) == 200 && all_sent_but(0));
+	CHECK(bench_stat(&bench, STAT_tx_gso_refused) == 1);
+	close_bench();
 }
 
 /* Segmentation is not to blame for an error that a single datagram meets as well. */
@@ -292,6 +313,7 @@ int main(void)
 	test_super_packets();
 	test_super_packet_without_a_route();
 	test_refused();
+	test_refused_headers();
 	test_not_to_blame();
 	test_super_packet_too_big();
 	test_path_changes_within_a_super_packet();

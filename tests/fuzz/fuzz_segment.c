@@ -130,7 +130,7 @@ static void check_segments(const struct segment_source *source, const struct pac
 		memcpy(joined, headers, it.headers_bytes);
 		memcpy(joined + it.headers_bytes, it.payload, it.payload_bytes);
 		REQUIRE(packet_parse(joined, len, &parsed) == PACKET_OK);
-		if (aimed || start == p->header_bytes) { /* else the partial sum has been nonsense */
+		if (aimed || start == (p->version == 4 ? 20 : 40)) { /* else the partial sum has been nonsense */
 			REQUIRE(cut(p->bytes, p->length, header, protocol, i, batch.piece) == len);
 			REQUIRE(same_packet(joined, batch.piece, len, start, protocol));
 			REQUIRE(transport_is_right(joined, len, start, protocol));
