@@ -73,7 +73,7 @@ def iperf_server(namespace: Namespace, port: int = PORT, address: str = "", *, f
         return bool(namespace.run("ss", "-Hltn", f"sport = :{port}"))
 
     try:
-        until(listening, 5, f"iperf3 server in {namespace.name}: not listening on port {port}")
+        until(listening, SLACK_S, f"iperf3 server in {namespace.name}: not listening on port {port}")
         yield server
     finally:
         server.stop()

@@ -86,6 +86,6 @@ def cluster(backend=UDP, *, ipv6=False, prepare=lambda _: None, **of_cluster):
         with Served(a.namespace, api) as served, Cluster(lab, backend, **of_cluster) as overlay:
             overlay.start_all()
             for host in lab.hosts:  # whoever is ready first hears of the other some time later
-                until(lambda host=host: overlay.status(host)["peers"], TOLD_S, f"{host.name} knows nobody")
+                until(lambda host=host: overlay.status(host)["routes"], TOLD_S, f"{host.name} knows nobody")
             yield overlay, served
             overlay.stop_all()

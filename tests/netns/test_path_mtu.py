@@ -189,7 +189,7 @@ def test_a_path_that_narrows_under_a_connection(able):
     """Twice; each time what is on the way is sent again in smaller segments, and the stream goes on."""
     with running(RoutedLab()) as scene, ThreadPoolExecutor(1) as pool:
         way = traffic.Way(scene.a.pod, scene.b.pod, scene.b.pod_address)
-        stream = pool.submit(traffic.tcp, way, seconds=3)
+        stream = pool.submit(traffic.tcp, way, seconds=6)  # all of what follows has to be over by then
         for mtu in (None, PATH_BYTES, 1300):
             if mtu:
                 scene.lab.narrow(mtu)
