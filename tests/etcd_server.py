@@ -6,13 +6,14 @@ Owns the processes, their data and the certificates (made with the openssl progr
 
 import shutil
 import signal
-import socket
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
+
+from free_ports import free_ports
 
 from bench.lab.etcd import MEMORY, READY_S, ctl, member
 from bench.lab.netns import run
@@ -65,15 +66,6 @@ class Authority:
         sign += ["-CA", str(signer.cert), "-CAkey", str(signer.key)] if signer else ["-key", str(pair.key)]
         run([*sign, "-extfile", str(self._extensions), "-extensions", kind])
         return pair
-
-
-def free_ports(count: int, address: str) -> list[int]:
-    """TCP ports nobody listens on just now."""
-    with ExitStack() as stack:
-        found = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in found:
-            each.bind((address, 0))
-        return [each.getsockname()[1] for each in found]
 
 
 class Etcd:
@@ -157,13 +149,7 @@ class Etcd:
 
     def silence(self, number: int = 0) -> None:
         """Stops a member where it stands: its connections stay open, its kernel answers, and it does not."""
-        self._running[number].send(signal.SIGSTOP)
-        tasks = Path(f"/proc/{self._running[number].pid}/task")
-        until(
-            lambda: all((task / "stat").read_text().rpartition(")")[2].split()[0] == "T" for task in tasks.iterdir()),
-            READY_S,
-            f"etcd member {number} has not stopped",
-        )
+        self._running[number].freeze()
 
     def wake(self, number: int = 0) -> None:
         """Lets it go on."""

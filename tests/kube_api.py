@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aiohttp import web
+from free_ports import free_ports
 
 FLANNEL = "flannel.alpha.coreos.com/"
 
@@ -119,11 +120,11 @@ class KubeApi:
         return app
 
     async def start(self):
+        self._port = self._port or free_ports(1, self._address)[0]
         self._runner = web.AppRunner(self.app(), access_log=None, shutdown_timeout=0.05, handler_cancellation=True)
         await self._runner.setup()
         site = web.TCPSite(self._runner, self._address, self._port, ssl_context=self._tls, reuse_address=True)
         await site.start()
-        self._port = site._server.sockets[0].getsockname()[1]
 
     async def stop(self):
         """Away, and every connection with it."""
@@ -185,7 +186,7 @@ class KubeApi:
         texts = self.nodes[name]["metadata"].get("annotations", {})
         return {key.removeprefix(FLANNEL): text for key, text in texts.items()}
 
-    async def until(self, condition, deadline_s=5.0):
+    async def until(self, condition, deadline_s=20.0):
         """Waits for something to be asked or changed."""
         async with asyncio.timeout(deadline_s), self._news:
             await self._news.wait_for(condition)

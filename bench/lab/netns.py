@@ -149,6 +149,6 @@ class Namespaces:
             return not left
 
         try:
-            until(empty, 5, f"{namespace.name}: killed processes are still there")
+            until(empty, COMMAND_S, f"{namespace.name}: killed processes are still there")
         finally:
             run(["ip", "netns", "delete", namespace.name])

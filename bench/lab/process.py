@@ -4,6 +4,7 @@ Owns every child that outlives one call: it is ended by its own pid, first polit
 Knows no namespaces: an argument list is an argument list.
 """
 
+import signal
 import subprocess
 import time
 from collections.abc import Sequence
@@ -12,10 +13,13 @@ from pathlib import Path
 from typing import Self
 
 from bench.lab.cleanup import undisturbed
-from bench.lab.wait import LabError
+from bench.lab.wait import LabError, until
 
 STOP_S = 5.0
 """How long a program may take to follow SIGTERM before it gets SIGKILL."""
+
+FREEZE_S = 20.0
+"""How long a program's threads may take to notice SIGSTOP: no time, but each needs a moment of a processor."""
 
 TAIL_LINES = 15
 """How much of a program's log an error message quotes."""
@@ -48,6 +52,20 @@ class Process:
     def send(self, number: int) -> None:
         """Sends a signal; nothing happens if it has ended already."""
         self._popen.send_signal(number)
+
+    def freeze(self) -> None:
+        """SIGSTOP, and waits until every thread of it stands still; SIGCONT lets it go on."""
+        self.send(signal.SIGSTOP)
+        until(self._stands_still, FREEZE_S, f"{self.name} has not stopped")
+
+    def _stands_still(self) -> bool:
+        if self.returncode is not None:
+            raise LabError(f"{self.name} has ended with status {self.returncode}\n{self.tail()}")
+        stats = (task / "stat" for task in Path(f"/proc/{self.pid}/task").iterdir())
+        try:
+            return all(stat.read_text().rpartition(")")[2].split()[0] == "T" for stat in stats)
+        except OSError:  # a thread that has just ended
+            return False
 
     def wait(self, deadline_s: float) -> int:
         """Its exit status; raises LabError with the end of its log when it does not end in time."""

@@ -5,7 +5,8 @@ import time
 from contextlib import aclosing, asynccontextmanager
 
 import pytest
-from etcd_server import Authority, Etcd, free_ports
+from etcd_server import Authority, Etcd
+from free_ports import free_ports
 
 from udpbackend.errors import HostError, RegistryError, UsageError
 from udpbackend.subnets.etcd import client as client_module
@@ -308,14 +309,14 @@ async def test_what_is_no_endpoint_is_named():
 
 async def test_a_silent_endpoint_costs_a_bounded_time(able):
     with Etcd() as etcd:
-        async with connected(etcd.endpoints, request_s=0.5) as client:
+        async with connected(etcd.endpoints, request_s=2) as client:
             await client.get(b"/none")
             etcd.silence()
             began = time.monotonic()
-            with pytest.raises(RegistryError, match=r"no answer within 0\.5 s"):
+            with pytest.raises(RegistryError, match=r"no answer within 2 s"):
                 await client.get(b"/none")
-            with pytest.raises(RegistryError, match=r"no watch within 0\.5 s"):
+            with pytest.raises(RegistryError, match=r"no watch within 2 s"):
                 await anext(client.watch(b"/", 0))
-            assert time.monotonic() - began < 5
+            assert time.monotonic() - began < 15
             etcd.wake()
             assert await client.get(b"/none") is None

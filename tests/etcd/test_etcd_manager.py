@@ -8,7 +8,8 @@ from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
-from etcd_server import Etcd, free_ports
+from etcd_server import Etcd
+from free_ports import free_ports
 from node import CONFIG, Scene, until, value
 
 from udpbackend.errors import ConfigError, HostError, UsageError

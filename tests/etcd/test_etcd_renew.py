@@ -66,11 +66,11 @@ async def test_renewals_keep_one_lease_and_write_nothing(etcd, client, keeper):
 
 
 async def test_a_lease_outlives_its_time_again_and_again(etcd, store, monkeypatch):
-    monkeypatch.setattr(own_module, "TTL_S", 3)
-    keeper = await keeping(etcd, store, margin_s=1.5)
+    monkeypatch.setattr(own_module, "TTL_S", 6)
+    keeper = await keeping(etcd, store, margin_s=4)
     left = []
     async with running(keeper) as task:
-        end = boottime() + 9
+        end = boottime() + 13
         while boottime() < end:
             left.append(await store.client.lease_time_to_live(keeper.own.lease_id))
             await asyncio.sleep(0.1)

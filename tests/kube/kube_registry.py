@@ -13,8 +13,9 @@ from udpbackend.settings import Settings
 from udpbackend.subnets.kube.contact import Timing
 from udpbackend.subnets.kube.manager import KubeSubnets
 
-DEADLINE_S = 5.0
-QUICK = Timing(request_s=2.0, first_s=0.01, most_s=0.02, patch_every_s=0.01, patch_for_s=0.1)
+DEADLINE_S = 20.0
+QUICK = Timing(request_s=10.0, first_s=0.01, most_s=0.02, patch_every_s=0.01, patch_for_s=10.0)
+"""No wait that would cost a test time, and limits that a busy machine does not come near."""
 ADDRESS = IPv4Address("192.0.2.1")
 UDP = Attributes(ADDRESS)
 NET_CONF = {"Network": "10.244.0.0/16", "Backend": {"Type": "udp"}}

@@ -6,7 +6,7 @@ from ipaddress import IPv4Address, IPv6Address
 
 import pytest
 from kube_api import FLANNEL, KubeApi, node
-from kube_registry import ADDRESS, DUAL_CONF, QUICK, UDP, opened, settings, unwatched, watched
+from kube_registry import ADDRESS, DEADLINE_S, DUAL_CONF, QUICK, UDP, opened, settings, unwatched, watched
 
 from udpbackend.errors import ConfigError, HostError, RestartNeededError
 from udpbackend.model import Attributes
@@ -119,7 +119,7 @@ async def test_a_patch_is_tried_again(api, tmp_path):
 
 async def test_a_patch_is_given_up_after_a_while(api, tmp_path):
     api.fail("PATCH", 500, "no space left", times=1000)
-    async with opened(settings(api, tmp_path)) as registry:
+    async with opened(settings(api, tmp_path), QUICK._replace(patch_for_s=1.0)) as registry:
         with pytest.raises(HostError) as caught:
             await registry.acquire(UDP)
     refused = f"the API server {api.url} refuses to patch nodes/status: 500 no space left"
@@ -213,7 +213,7 @@ async def test_another_subnet_or_address_of_our_own_needs_a_new_start(api, tmp_p
         await api.watched()
         async with nullcontext() if watching else unwatched(api, it):
             api.change("a", change)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(DEADLINE_S):
             with pytest.raises(RestartNeededError, match=text):
                 await it.running
 
@@ -230,7 +230,7 @@ async def test_a_node_made_anew_with_another_podcidr_needs_a_new_start(api, tmp_
         await api.until(lambda: api.annotations("a") == UDP_TEXTS)
         assert not it.running.done()
         api.change("a", lambda node: node["spec"].update(podCIDR="10.244.7.0/24", podCIDRs=["10.244.7.0/24"]))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(DEADLINE_S):
             with pytest.raises(RestartNeededError, match=r"from 10\.244\.1\.0/24 to 10\.244\.7\.0/24"):
                 await it.running
 

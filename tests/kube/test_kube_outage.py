@@ -198,7 +198,7 @@ async def test_half_an_event_is_no_event(api, tmp_path, caplog):
 
 
 async def test_a_silent_api_server_is_an_outage(api, tmp_path):
-    timing = QUICK._replace(request_s=0.1)
+    timing = QUICK._replace(request_s=0.5)
     async with watched(settings(api, tmp_path), timing) as it:
         await it.next()
         await api.watched()
@@ -213,7 +213,7 @@ async def test_a_silent_api_server_is_an_outage(api, tmp_path):
 async def test_a_watch_that_outlives_its_time_is_given_up(api, tmp_path):
     """As when a proxy keeps the connection although the server behind it is gone."""
     api.endless = True
-    timing = QUICK._replace(request_s=0.1, watch_s=1.0)
+    timing = QUICK._replace(request_s=1.0, watch_s=1.0)
     async with watched(settings(api, tmp_path), timing) as it:
         await it.next()
         await api.asked_for("WATCH", 2)

@@ -53,6 +53,7 @@ def only(folder, *programs, legacy=False):
         found = shutil.which(name.replace("tables", "tables-legacy") if legacy else name)
         (folder / name).symlink_to(found)
     os.environ["PATH"] = str(folder)
+    os.environ["XTABLES_LOCKFILE"] = str(folder / "lock")  # the older kind has one for all namespaces of the machine
 
 
 def fake(folder, name, script):

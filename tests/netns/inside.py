@@ -22,6 +22,8 @@ import uvloop
 
 CLONE_NEWNET = 0x40000000
 CHILD_S = 60
+SOON_S = 10
+"""For what happens at once, if only the machine has a moment for it."""
 
 
 def require_root():
@@ -55,7 +57,7 @@ def ip(*words):
     return json.loads(done.stdout or "[]") if words[0] == "-j" else done.stdout
 
 
-async def until(condition, seconds=5):
+async def until(condition, seconds=SOON_S):
     """Waits until `condition()` holds; it may be a coroutine function."""
     async with asyncio.timeout(seconds):
         while True:

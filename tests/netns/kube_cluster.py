@@ -12,6 +12,7 @@ from kube_api import KubeApi, node
 
 from bench.lab.daemon import Overlay, program
 from bench.lab.topology import NETWORK, NETWORK6, Lab
+from bench.lab.wait import until
 
 PORT = 6443
 TOLD_S = 10.0
@@ -76,7 +77,7 @@ class Served:
 
 @contextmanager
 def cluster(backend=UDP, *, ipv6=False, prepare=lambda _: None, **of_cluster):
-    """Two nodes that are ready; `prepare` is done to the laboratory before there is a daemon."""
+    """Two nodes that are ready and know each other; `prepare` is done to the laboratory before there is a daemon."""
     with Lab(ipv6=ipv6) as lab:
         prepare(lab)
         a = lab.host("a")
@@ -84,5 +85,7 @@ def cluster(backend=UDP, *, ipv6=False, prepare=lambda _: None, **of_cluster):
         api = KubeApi(*nodes, address=a.address, port=PORT)
         with Served(a.namespace, api) as served, Cluster(lab, backend, **of_cluster) as overlay:
             overlay.start_all()
+            for host in lab.hosts:  # whoever is ready first hears of the other some time later
+                until(lambda host=host: overlay.status(host)["routes"], TOLD_S, f"{host.name} knows nobody")
             yield overlay, served
             overlay.stop_all()

@@ -42,7 +42,7 @@ def cpu_share(process: Process, seconds: float) -> float:
 @contextmanager
 def held(process: Process) -> Iterator[None]:
     """A process stands still meanwhile; what happens, it finds when it comes to."""
-    process.send(signal.SIGSTOP)
+    process.freeze()
     try:
         yield
     finally:

@@ -1,17 +1,17 @@
 """Blackhole routes beside a real bridge; each test in a namespace of its own."""
 
-import asyncio
 import codecs
 import os
 import subprocess
 
 import pytest
+from announced import listen, told
 from flannel0_facts import set_sysctl
 from inside import in_namespace, ip
 
 from udpbackend.errors import HostError
 from udpbackend.host.blackhole import Blackhole
-from udpbackend.host.netlink import SETTLE_S, Netlink
+from udpbackend.host.netlink import Netlink
 from udpbackend.model import Prefix
 
 SUBNET, SUBNET6 = Prefix.parse("10.5.3.0/24"), Prefix.parse("fd00:5:0:3::/64")
@@ -99,12 +99,9 @@ async def test_what_is_missing_comes_back_and_nothing_is_written_otherwise():
     async with Netlink() as netlink:
         blackhole = Blackhole(netlink, BOTH)
         await blackhole.ensure()
-        changed = netlink.changes()
-        await asyncio.sleep(2 * SETTLE_S)  # what the routes caused
-        changed.clear()
-        assert await blackhole.ensure() == ()
-        await asyncio.sleep(2 * SETTLE_S)
-        assert not changed.is_set(), "the kernel announced a change"
+        with listen() as changes:
+            assert await blackhole.ensure() == ()
+            assert told(changes) == 0
         ip("route", "delete", "blackhole", SUBNET)
         assert await blackhole.ensure() == ADDED[:1]
         assert blackholes() == [ROUTE, ROUTE6]

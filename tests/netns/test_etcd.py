@@ -414,6 +414,7 @@ def test_ipv6_goes_only_to_nodes_that_announce_it():
             "put", f"{PREFIX}/subnets/10.5.3.0-24&fd00:5:0:3::-64", f'{{"PublicIP":"{c.address}","PublicIPv6":null}}'
         )
         scene.knows("a", "b", "c")
+        scene.knows("b", "a", "c")
         with flanneld(c) as got:
             assert traffic.ping(a.pod, b.pod_address6).received == 5
             assert traffic.ping(a.pod, c.pod_address6).received == 0

@@ -25,7 +25,7 @@ from udpbackend.model import Prefix
 PORT = 7010
 FLOOD_PORT = 7011
 """Nobody's else: the kernel remembers for minutes how it treated a flow, whatever the rules are by then."""
-WAIT_S = 3.0
+WAIT_S = 10.0
 SILENCE_S = 0.3
 KINDS = pytest.mark.parametrize("nftables", [False, True], ids=["iptables", "nftables"])
 OUTSIDE6 = "fd77::"

@@ -1,6 +1,5 @@
 """flannel0 on a real kernel: made, taken over, and told from what is not ours; each test in a namespace of its own."""
 
-import asyncio
 import fcntl
 import os
 import select
@@ -9,6 +8,7 @@ from ipaddress import IPv4Address
 
 import pytest
 import pytun
+from announced import carrier, listen, told
 from flannel0_facts import NETWORK, OVERLAY, ROUTE, addresses, routes, set_sysctl, sysctl
 from inside import in_namespace, ip
 
@@ -17,7 +17,7 @@ from udpbackend.dataplane.tun import open_tun
 from udpbackend.errors import HostError
 from udpbackend.host.flannel0 import OverlayLink, Presence
 from udpbackend.host.mark import ALIAS
-from udpbackend.host.netlink import SETTLE_S, Netlink
+from udpbackend.host.netlink import Netlink
 from udpbackend.host.overlay_plan import Overlay
 from udpbackend.model import Prefix
 
@@ -118,16 +118,15 @@ async def test_taking_over_changes_nothing():
         with open_tun("flannel0", new=True) as queue:
             await OverlayLink(netlink).configure(OVERLAY)
             queue.persist()
+        await carrier("DOWN")
         before = ip("-j", "-d", "link", "show", "flannel0")[0]["ifindex"]
         link = OverlayLink(netlink)
         assert (await link.inspect()).presence is Presence.OURS
-        with open_tun("flannel0"):
-            changed = netlink.changes()
-            await asyncio.sleep(2 * SETTLE_S)  # what opening the queue caused
-            changed.clear()
+        with open_tun("flannel0"), listen() as changes:
+            await carrier("UP")
+            told(changes)
             assert await link.configure(OVERLAY) == ()
-            await asyncio.sleep(2 * SETTLE_S)
-            assert not changed.is_set(), "the kernel announced a change"
+            assert told(changes) == 0
             assert (await link.inspect()).index == before
             assert routes() == [ROUTE]
 

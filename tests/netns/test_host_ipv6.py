@@ -6,19 +6,18 @@ from dataclasses import replace
 from ipaddress import IPv6Address
 
 import pytest
+from announced import carrier, listen, told
 from flannel0_facts import OVERLAY, ROUTE, addresses, routes, set_sysctl
 from flannel0_facts6 import NETWORK6, OVERLAY6, ROUTE6, addresses6, routes6
-from inside import in_namespace, ip, until
+from inside import SOON_S, in_namespace, ip, until
 
 from udpbackend.dataplane.tun import open_tun
 from udpbackend.errors import HostError
 from udpbackend.host.flannel0 import OverlayLink
 from udpbackend.host.ipv6 import require_ipv6
-from udpbackend.host.netlink import SETTLE_S, Netlink
+from udpbackend.host.netlink import Netlink
 from udpbackend.model import Prefix
 
-LINKWATCH_S = 1.2
-"""What opening the queue causes, the kernel tells up to a second later."""
 OFF = "IPv6 is switched off on flannel0: sysctl -w net.ipv6.conf.flannel0.disable_ipv6=0 switches it on"
 
 
@@ -42,13 +41,12 @@ async def test_taking_over_changes_nothing():
         with open_tun("flannel0", new=True) as queue:
             await OverlayLink(netlink).configure(OVERLAY6)
             queue.persist()
-        with open_tun("flannel0"):
-            changed = netlink.changes()
-            await asyncio.sleep(LINKWATCH_S)
-            changed.clear()
+        await carrier("DOWN")
+        with open_tun("flannel0"), listen() as changes:
+            await carrier("UP")
+            told(changes)
             assert await OverlayLink(netlink).configure(OVERLAY6) == ()
-            await asyncio.sleep(2 * SETTLE_S)
-            assert not changed.is_set(), "the kernel announced a change"
+            assert told(changes) == 0
             assert (addresses6(), routes6()) == ([("fd00:5:0:3::", 128)], [ROUTE6])
 
 
@@ -90,7 +88,7 @@ async def test_what_goes_missing_is_put_back():
             for words in (("route", "del", "fd00:5::/48"), ("addr", "del", "fd00:5:0:3::/128", "dev", "flannel0")):
                 changed = netlink.changes()
                 ip("-6", *words)
-                await asyncio.wait_for(changed.wait(), 1)
+                await asyncio.wait_for(changed.wait(), SOON_S)
             repair = await link.ensure()
             assert (len(repair.done), repair.left) == (2, ())
             assert (addresses6(), routes6()) == ([("fd00:5:0:3::", 128)], [ROUTE6])

@@ -81,7 +81,7 @@ def test_what_others_do_is_repaired(overlay, damage):
     log = Log(overlay.process(a))
     a.namespace.ip(*damage)
     until(lambda: routes(a.namespace) == wanted((b, c)), REPAIRED_S, f"{damage}: not repaired")
-    log.shows("repaired: ", 1)
+    log.shows("repaired: ", REPAIRED_S)
     found = traffic.ping(a.pod, b.pod_address)
     assert found.received == found.sent
     becomes(overlay, a, "ready", REPAIRED_S)

@@ -22,6 +22,8 @@ NO_ROUTE = f"Errno {errno.EHOSTUNREACH}\\b"
 BURST, PER_SECOND = 50, 100
 FLOOD = 100
 """Packets at once; flannel0's queue holds 500."""
+ENOUGH = 1000
+"""Packets of a flood: a busy machine may need more than its second for them."""
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +151,7 @@ def test_the_limit_holds(overlay, tally):
     packet = packets.udp((a.pod_address, 4000), (NOWHERE, 4001), b"flood")
     sent, began = 0, time.monotonic()
     with packets.sniffer(a.pod, "eth0") as seen, packets.sniffer(a.namespace, "flannel0") as device:
-        while time.monotonic() - began < 1:
+        while time.monotonic() - began < 1 or sent <= ENOUGH:
             for _ in range(FLOOD):
                 device.sendto(packet, ("flannel0", packets.ETH_P_IP))
             sent += FLOOD
@@ -162,6 +164,5 @@ def test_the_limit_holds(overlay, tally):
         assert grown == found | {"tx_icmp_unreachable": answers, "tx_icmp_limited": sent - answers}
         assert len(receive(seen, answers, 5)) == answers
         assert not select.select([seen], [], [], 0)[0]
-    assert sent > 1000
     slack = 0.1 * PER_SECOND * elapsed + 5
     assert 0.5 * PER_SECOND * elapsed < answers < BURST + PER_SECOND * elapsed + slack

@@ -167,7 +167,7 @@ def test_a_peer_without_an_ipv6_subnet_is_sent_none(overlay, sender, tally):
     theirs = Tally(overlay, c)
     found, took = refused_connection(sender, c.pod_address6)
     assert (found, took < AT_ONCE_S) == (errno.EHOSTUNREACH, True)
-    assert tally.grown("tx") == {"tx_received": 1, "tx_drop_no_route": 1, "tx_icmp_unreachable": 1}
+    tally.await_grown("tx", {"tx_received": 1, "tx_drop_no_route": 1, "tx_icmp_unreachable": 1})
     assert theirs.grown("rx") == {}
     [peer] = [it for it in overlay.status(overlay.lab.host("a"))["peers"] if it["public_ip"] == c.address]
     assert peer["subnets"] == [c.subnet]

@@ -9,7 +9,7 @@ from running import Log, becomes
 from bench.lab import traffic
 from bench.lab.wait import until
 
-FLOWS_S = 2.0
+FLOWS_S = 5.0
 QUIET_S = 15.0
 """From a change to all that follows from it; the longest wait between two tries of a daemon is ten."""
 SILENT_S = 60.0
@@ -52,13 +52,13 @@ def test_traffic_outlives_the_api_server(joined):
     with probing(a.pod, b.pod, b.pod_address) as probe:
         log = Log(overlay.process(b))
         served.do(served.api.stop)
-        log.shows("Connection refused", 1)
+        log.shows("Connection refused", TOLD_S)
         becomes(overlay, b, "degraded", TOLD_S)
         probe.flows(FLOWS_S)
         served.do(served.api.start)
         becomes(overlay, b, "ready", QUIET_S)
         probe.flows(FLOWS_S)
-        log.shows("answers again", 1)
+        log.shows("answers again", TOLD_S)
         assert "routes published" not in log.text(), "nothing has changed, so nothing is published"
 
 

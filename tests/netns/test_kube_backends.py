@@ -139,5 +139,5 @@ def test_node_public_ips_are_taken_in_place_of_the_interfaces():
         told = {"public-ip": "192.168.77.102", "public-ipv6": "fd77::102"}
         served.do(served.api.until, lambda: served.api.annotations("b").items() >= told.items())
         becomes(overlay, b, "ready", READY_S)
-        assert [it["public_ip"] for it in overlay.status(a)["peers"]] == ["192.168.77.102"]
+        until(lambda: [it["public_ip"] for it in overlay.status(a)["peers"]] == ["192.168.77.102"], READY_S, "not told")
         pods_meet(overlay)

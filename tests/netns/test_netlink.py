@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from flannel0_facts import OVERLAY
-from inside import in_namespace, ip, until
+from inside import SOON_S, in_namespace, ip, until
 
 from udpbackend.dataplane.tun import open_tun
 from udpbackend.errors import HostError
@@ -28,11 +28,11 @@ async def test_changes_are_told_once_for_many():
         first, second = netlink.changes(), netlink.changes()
         assert not first.is_set()
         ip("link", "set", "lo", "up")
-        await asyncio.wait_for(asyncio.gather(first.wait(), second.wait()), 1)
+        await asyncio.wait_for(asyncio.gather(first.wait(), second.wait()), SOON_S)
         first.clear()
         for number in range(20):
             ip("addr", "add", f"192.0.2.{number}/32", "dev", "lo")
-        await asyncio.wait_for(first.wait(), 1)
+        await asyncio.wait_for(first.wait(), SOON_S)
 
 
 @in_namespace
@@ -64,11 +64,11 @@ async def test_an_overflow_counts_as_a_change_and_is_survived(tmp_path):
         ip("-batch", batch)  # while the thread cannot read: some 700 KB against a buffer of 200 KB
         release.set()
         await asleep
-        await asyncio.wait_for(changed.wait(), 1)
+        await asyncio.wait_for(changed.wait(), SOON_S)
         await asyncio.sleep(4 * SETTLE_S)
         changed.clear()
         ip("link", "add", "br0", "type", "bridge")
-        await asyncio.wait_for(changed.wait(), 1)
+        await asyncio.wait_for(changed.wait(), SOON_S)
 
 
 @in_namespace
@@ -82,7 +82,7 @@ async def test_the_thread_ends_at_once_and_leaves_nothing():
             waiting = asyncio.create_task(netlink.call(lambda _: asyncio.sleep(60)))
             await asyncio.sleep(0.05)
             began = time.monotonic()
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < SOON_S
         assert not [t for t in threading.enumerate() if t.name == "netlink"]
         with pytest.raises(HostError, match="the netlink thread has ended"):
             await waiting
@@ -96,7 +96,7 @@ async def test_a_cancelled_call_frees_the_next():
     async with Netlink() as netlink:
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(netlink.call(lambda _: asyncio.sleep(60)), 0.05)
-        assert await asyncio.wait_for(read_links(netlink), 1)
+        assert await asyncio.wait_for(read_links(netlink), SOON_S)
 
 
 @in_namespace

@@ -38,7 +38,7 @@ def test_a_deleted_device_is_made_again(overlay, probe):
         log, used = Log(overlay.process(host)), cpu_s(overlay.process(host))
         host.namespace.ip("link delete flannel0")
         probe.flows(BACK_S)
-        log.shows("flannel0 is back", 1)
+        log.shows("flannel0 is back", TOLD_S)
         assert cpu_s(overlay.process(host)) - used < 1
         assert host.namespace.run("ip", "-br", "addr", "show", "flannel0").split()[2] == f"10.5.{host.number}.0/32"
         assert [route.split()[0] for route in routes(host)] == ["10.5.0.0/16"]
@@ -117,7 +117,7 @@ def test_the_underlay_goes_away_and_comes_back(overlay, probe, away, back):
     assert cpu_share(overlay.process(a), 1) < BUSY
     a.namespace.ip(back)
     probe.flows(BACK_S)
-    log.shows("interface eth0 is back", 1)
+    log.shows("interface eth0 is back", TOLD_S)
     assert [line[0] for line in log.lines("interface eth0")] == ["W", "I"]
     probe.stop()
     overlay.settle(a)
@@ -129,7 +129,7 @@ def test_a_strangers_device_in_its_place_is_left_alone(overlay, probe):
     with held(overlay.process(a)):  # or its own is back before the stranger's is made
         a.namespace.ip("link delete flannel0", "tuntap add flannel0 mode tun", "link set flannel0 up mtu 1400")
     becomes(overlay, a, "degraded", TOLD_S, "flannel0 was made by another program: its alias is ''")
-    log.shows("cannot open flannel0 again, trying on: flannel0 was made by another program", 1)
+    log.shows("cannot open flannel0 again, trying on: flannel0 was made by another program", TOLD_S)
     assert cpu_share(overlay.process(a), 2) < BUSY
     assert len(log.lines("cannot open flannel0 again")) == 1
     link, address = (a.namespace.run("ip", "-o", what, "show", "flannel0") for what in ("link", "address"))

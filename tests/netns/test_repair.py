@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from flannel0_facts import OVERLAY, ROUTE, addresses, routes, set_sysctl
-from inside import in_namespace, ip
+from inside import SOON_S, in_namespace, ip
 
 from udpbackend.dataplane import tun
 from udpbackend.dataplane.tun import check_tun_access, open_tun
@@ -53,7 +53,7 @@ async def test_a_link_set_down_stays_down_and_its_routes_return_with_it():
             await link.configure(OVERLAY)
             changed = netlink.changes()
             ip("link", "set", "flannel0", "down")
-            await asyncio.wait_for(changed.wait(), 1)
+            await asyncio.wait_for(changed.wait(), SOON_S)
             repair = await link.ensure()
             assert repair.done == ()
             assert repair.left == ("flannel0 is down: ip link set flannel0 up brings it back, its routes follow",)
@@ -61,7 +61,7 @@ async def test_a_link_set_down_stays_down_and_its_routes_return_with_it():
             await asyncio.sleep(2 * SETTLE_S)
             changed.clear()
             ip("link", "set", "flannel0", "up")
-            await asyncio.wait_for(changed.wait(), 1)
+            await asyncio.wait_for(changed.wait(), SOON_S)
             assert (await link.ensure()).done == ("the route 10.5.0.0/16 dev flannel0 is missing",)
             assert routes() == [ROUTE]
 

@@ -5,9 +5,10 @@ import json
 import signal
 import socket
 import time
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 import pytest
+from announced import listen, told
 from probe import probing
 
 from bench.lab.daemon import HEALTHZ_PORT
@@ -117,29 +118,13 @@ def test_a_connection_outlives_the_daemon(make_overlay, number):
         assert echoes(near, far, b"and once more")
 
 
-def changes_socket():
-    """Gets a message for each IPv4 address and route that changes in its namespace."""
-    made = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE)
-    made.bind((0, ADDRESSES_AND_ROUTES))
-    return made
-
-
-def told(changes):
-    """How many messages have come since the last look."""
-    count = 0
-    with suppress(BlockingIOError):
-        while changes.recv(65536):
-            count += 1
-    return count
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["SIGTERM", "SIGKILL"])
 def test_the_device_is_taken_over_as_it_is(make_overlay, number):
     """The kernel tells of every change of an address or a route: there is none to tell of."""
     overlay = make_overlay()
     a, _ = overlay.lab.hosts
     index = device(a)["ifindex"]
-    with a.namespace.call(changes_socket) as changes:
+    with a.namespace.call(lambda: listen(ADDRESSES_AND_ROUTES)) as changes:
         a.namespace.ip("route add 203.0.113.0/24 dev cni0")
         assert told(changes) == 1
         end(overlay, a, number)

@@ -73,7 +73,7 @@ def test_nodes_come_and_go(scene):
     scene.registry.edit(lambda document: document["Nodes"].append(THIRD))
     scene.leads(2)
     assert [peer["node"] for peer in scene.overlay.status(scene.host)["peers"]] == ["b", "c"]
-    scene.log.shows("3 nodes, revision 2: routes published", 1)
+    scene.log.shows("3 nodes, revision 2: routes published", FOLLOWED_S)
     scene.registry.write(scene.registry.good)
     scene.leads(1)
     becomes(scene.overlay, scene.host, "ready", FOLLOWED_S)
@@ -119,7 +119,7 @@ def test_a_broken_edit_changes_nothing_but_the_verdict(scene, breaks, reason):
     breaks(scene.registry)
     text = becomes(scene.overlay, scene.host, "degraded", FOLLOWED_S, reason)
     assert str(scene.registry.path) in text
-    line = scene.log.shows("the leases in use stay as they were", 1)
+    line = scene.log.shows("the leases in use stay as they were", FOLLOWED_S)
     assert line.startswith("W")
     assert reason in line
     assert scene.routes() == 1
@@ -128,7 +128,7 @@ def test_a_broken_edit_changes_nothing_but_the_verdict(scene, breaks, reason):
     assert reason in told.splitlines()[0]
     scene.registry.write(scene.registry.good)
     becomes(scene.overlay, scene.host, "ready", FOLLOWED_S)
-    scene.log.shows(f"{scene.registry.path} is good again", 1)
+    scene.log.shows(f"{scene.registry.path} is good again", FOLLOWED_S)
     assert len(scene.log.lines("the leases in use stay as they were")) == 1, "told once, not at every look"
 
 
@@ -161,7 +161,7 @@ def test_what_needs_a_restart_is_said_and_not_done(scene, change, reason):
     scene.registry.edit(change)
     text = becomes(scene.overlay, scene.host, "degraded", FOLLOWED_S, "restart needed")
     assert reason in text
-    assert reason in scene.log.shows("restart needed", 1)
+    assert reason in scene.log.shows("restart needed", FOLLOWED_S)
     assert scene.routes() == 1
     assert "10.5.1.0" in scene.host.namespace.run("ip", "address", "show", "flannel0")
     scene.registry.write(scene.registry.good)

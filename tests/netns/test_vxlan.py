@@ -87,7 +87,7 @@ def test_what_others_do_is_repaired(overlay, damage):
     until(lambda: whole(a, b), REPAIRED_S, f"{damage}: not repaired")
     found = traffic.ping(a.pod, b.pod_address)
     assert found.received == found.sent
-    assert log.lines("repaired: ")
+    log.shows("repaired: ", REPAIRED_S)
     becomes(overlay, a, "ready", REPAIRED_S)
 
 

@@ -75,7 +75,7 @@ class Handmade:
             first = self.next()
         self.port, self.expected = first.port, (first.sequence + 1) % 2**32
         self.send(SYN | ACK, options=struct.pack("!BBH", 2, 4, MSS_BYTES))
-        while (answer := self.next()).port != self.port:
+        while (answer := self.next()).port != self.port or answer.flags == SYN:  # again, if we have let it wait
             pass
         assert answer.flags & (SYN | ACK) == ACK
 

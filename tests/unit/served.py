@@ -1,7 +1,6 @@
 """A daemon that is only its servers, for the tests that ask it."""
 
 import asyncio
-import socket
 from contextlib import asynccontextmanager
 from ipaddress import IPv4Address
 
@@ -18,6 +17,7 @@ class Daemon:
         self.changes = changes
         self.error = None
         self.wait_s = 0.0
+        self.asked = asyncio.Event()
 
     def waiting_for(self):
         return self.changes.get("waiting_for")
@@ -26,16 +26,11 @@ class Daemon:
         return 3.4
 
     async def facts(self):
+        self.asked.set()
         await asyncio.sleep(self.wait_s)
         if self.error is not None:
             raise self.error
         return facts(**self.changes)
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @asynccontextmanager
