@@ -141,8 +141,10 @@ class Lab:
         letter = string.ascii_lowercase[number - 1]
         host = Host(number, namespaces.add(letter), namespaces.add(f"{letter}-pod"), self.mtu - ENCAPSULATION_BYTES)
         host.namespace.sysctl("ipv4/ip_forward", "1")
-        if self._congestion:
-            for namespace in (host.namespace, host.pod):
+        for namespace in (host.namespace, host.pod):
+            for key in ("ipv4/ipfrag_time", "ipv6/ip6frag_time"):
+                namespace.sysctl(key, "3600")  # or, 30 s after some fragments of a packet, an ICMP error comes from it
+            if self._congestion:
                 namespace.sysctl("ipv4/tcp_congestion_control", self._congestion)
         self._veth(host.pod, "eth0", host.namespace, host.overlay_mtu, there="pod0")
         host.namespace.ip(
