@@ -81,7 +81,7 @@ def scene(able: None) -> Iterator[SimpleNamespace]:
     with Lab(3, ipv6=True) as lab, Overlay(lab) as overlay:
         a, b, c = lab.hosts
         for host in (a, b):
-            overlay.launch(host)
+            overlay.launch(host, "--iptables-resync=3600")  # the rules are the tests', and not to be repaired
         for host in (a, b):
             overlay.await_ready(host)
         for host in lab.hosts:
