@@ -130,22 +130,21 @@ def test_a_device_of_another_program(idle, host, made_by, words):
     assert "ip link delete flannel0" in said
 
 
-def test_the_networks_route_is_taken(idle, host):
-    host.namespace.ip("route add 10.5.0.0/16 dev cni0")
+@pytest.mark.parametrize(
+    ("route", "called"),
+    [
+        ("10.5.0.0/16 dev cni0", "10.5.0.0/16 dev cni0"),
+        ("blackhole 10.5.0.0/16", "10.5.0.0/16 to nowhere (blackhole, unreachable)"),
+    ],
+    ids=["device", "blackhole"],
+)
+def test_the_networks_route_is_taken(idle, host, route, called):
+    host.namespace.ip(f"route add {route}")
     try:
         said = refusal(idle, host)
     finally:
-        host.namespace.ip("route delete 10.5.0.0/16 dev cni0")
-    assert "the route 10.5.0.0/16 dev cni0 is there already and flannel0 needs the same network" in said
-
-
-def test_the_network_is_a_black_hole(idle, host):
-    host.namespace.ip("route add blackhole 10.5.0.0/16")
-    try:
-        said = refusal(idle, host)
-    finally:
-        host.namespace.ip("route delete blackhole 10.5.0.0/16")
-    assert "the route 10.5.0.0/16 to nowhere (blackhole, unreachable) is there already" in said
+        host.namespace.ip(f"route delete {route}")
+    assert f"the route {called} is there already and flannel0 needs the same network" in said
 
 
 def test_another_daemon_has_flannel0(make_overlay, tmp_path):

@@ -170,7 +170,7 @@ def _subnet(node: Fields, key: Key, network: Prefix) -> Prefix:
 
 
 def _require_unique(key: str, leases: list[Lease], value_of: Callable[[Lease], Any]) -> None:
-    """Equal values are neighbours in sorted order: a set of 65,536 would need more memory than all their leases."""
+    """Equal values are neighbours in sorted order. With 65,536 nodes that takes 1 MB, a dictionary of them 4."""
     twice = [i for first, i in pairwise(_sorted(leases, value_of)) if value_of(leases[first]) == value_of(leases[i])]
     if twice:
         i, value = min(twice), value_of(leases[min(twice)])
