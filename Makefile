@@ -21,6 +21,8 @@ FIND_PYTHON = for python in $(PYTHON) python3.11 python3 python3.12 python3.13 p
 	python=; done
 HAS_PYTHON_H = import os, sys, sysconfig; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))
 
+PROSE := README.md CHANGELOG.md $(wildcard docs/*.md bench/*.md deploy/*.md tests/*.md)
+
 include native/check.mk
 
 .PHONY: help setup packages demo test test-packages check clean bench bench-quick bench-scale bench-soak bench-profile bench-docs bench-micro bench-packages
@@ -107,11 +109,12 @@ test-packages: bench-packages
 	[ -x /usr/lib/cni/bridge ] || missing="$$missing containernetworking-plugins"; \
 	$(INSTALL_MISSING)
 
-check: setup ## formatting, types, layers and the C compiler's warnings
+check: setup ## formatting, types, layers, the width of prose and the C compiler's warnings
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	@! LC_ALL=C.UTF-8 grep -nE '^[^|].{120,}' $(PROSE) || { echo 'prose is wrapped at 120 columns (table rows apart)'; exit 1; }
 	@$(MAKE) native-check
 
 # What native/check.mk brings, for the list above.
