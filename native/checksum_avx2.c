@@ -1,10 +1,10 @@
-/* checksum_avx2: the sum of checksum.h with 256-bit vectors. Empty but on x86-64; see checksum_impl.h.
+/* checksum_avx2: the sum of checksum.h with 256-bit vectors. Empty but on x86-64; see checksum_words.h.
  *
  * Wanted are two sums, of the low and of the high halves of all 64-bit words, which cannot overflow. Masking the low
  * halves out would cost an instruction for each vector. Instead whole words are summed, and their overflow is let go:
  * whole = low + high * 2^32 modulo 2^64, so low = whole - high * 2^32 modulo 2^64, and low is less than 2^64.
  */
-#include "checksum_impl.h"
+#include "checksum_words.h"
 
 #if defined(__x86_64__)
 

@@ -1,9 +1,9 @@
-/* checksum_neon: the sum of checksum.h with NEON. Empty but on aarch64, all of which has it; see checksum_impl.h.
+/* checksum_neon: the sum of checksum.h with NEON. Empty but on aarch64, all of which has it; see checksum_words.h.
  *
  * One instruction widens the four 32-bit words of a vector and adds them to two 64-bit lanes, where 2^31 of them find
  * room. It has some latency, so four vectors of lanes are summed side by side.
  */
-#include "checksum_impl.h"
+#include "checksum_words.h"
 
 #if defined(__aarch64__)
 
