@@ -7,7 +7,7 @@
  *
  * When the socket is full the batch stays, no more is read, and the next attempt looks every packet up again: the table
  * may have been replaced meanwhile, and a peer of an old table must not be touched. A segment over its path's MTU is
- * taken out of the fast path: it is answered, or cut into fragments one call at a time.
+ * taken out of the fast path (transmit_path.c).
  */
 #include "transmit.h"
 
@@ -74,8 +74,7 @@ static uint32_t unsent(const struct transmit *t)
 	return segments - (segments ? t->position.segment : 0);
 }
 
-/* Moves the position to the next packet. */
-static void next_packet(struct transmit *t)
+void transmit_next_packet(struct transmit *t)
 {
 	t->position.packet++;
 	t->position.segment = 0;
@@ -88,7 +87,7 @@ static void advance(struct transmit *t, struct transmit_position end)
 	t->position = end;
 	t->cut_done_bytes = 0;
 	if (end.segment == t->packets[end.packet].source.count)
-		next_packet(t);
+		transmit_next_packet(t);
 }
 
 /* Makes room for the next batch. */
@@ -149,14 +148,14 @@ static void route(struct transmit *t, const struct table *table, int64_t now_ns)
 	}
 }
 
-static void count_sent(struct transmit *t, struct peer *peer, uint32_t packets, uint32_t bytes)
+void transmit_count_sent(struct transmit *t, struct peer *peer, uint32_t packets, uint32_t bytes)
 {
 	stats_add(t->stats, STAT_tx_delivered, packets);
 	stats_add(t->stats, STAT_tx_bytes, bytes);
 	peer_sent(peer, packets, bytes);
 }
 
-static void drop_by_errno(struct transmit *t, int error, uint32_t datagrams)
+void transmit_drop_by_errno(struct transmit *t, int error, uint32_t datagrams)
 {
 	switch (-error) {
 	case ENETUNREACH:
@@ -177,23 +176,6 @@ static void drop_by_errno(struct transmit *t, int error, uint32_t datagrams)
 	}
 }
 
-/* Asks the kernel for the path's MTU. Returns whether datagrams of `bytes` are now known not to fit. */
-static bool learn_path_mtu(struct transmit *t, struct peer *peer, uint32_t bytes, int64_t now_ns)
-{
-	struct sockaddr_in address = {
-		.sin_family = AF_INET,
-		.sin_port = peer->port_be,
-		.sin_addr.s_addr = peer->address_be,
-	};
-	int mtu = t->udp[0]->path_mtu(t->local_address_be, &address);
-
-	if (mtu <= UDP_IO_OVERHEAD_BYTES || (uint32_t)mtu >= bytes + UDP_IO_OVERHEAD_BYTES)
-		return false;
-	peer_learn_path_mtu(peer, (uint32_t)mtu, now_ns + TRANSMIT_PATH_MTU_NS);
-	stats_add(t->stats, STAT_tx_path_mtu_learned, 1);
-	return true;
-}
-
 /* The kernel refused the first message not yet taken. Either the batch is to be composed anew, or its datagrams go. */
 static void refused(struct transmit *t, const struct transmit_run *run, int error, int64_t now_ns)
 {
@@ -202,11 +184,11 @@ static void refused(struct transmit *t, const struct transmit_run *run, int erro
 		return;
 	}
 	if (error == -EMSGSIZE) {
-		if (learn_path_mtu(t, run->peer, run->datagram_bytes, now_ns))
+		if (transmit_learn_path_mtu(t, run->peer, run->datagram_bytes, now_ns))
 			return; /* compose stops at the packet now, and it is dealt with on its own */
 		stats_add(t->stats, STAT_tx_drop_too_big, run->datagrams);
 	} else {
-		drop_by_errno(t, error, run->datagrams);
+		transmit_drop_by_errno(t, error, run->datagrams);
 	}
 	advance(t, run->end);
 }
@@ -237,100 +219,11 @@ static int send_runs(struct transmit *t, int64_t now_ns)
 
 			stats_add(t->stats, STAT_tx_messages, 1);
 			stats_add(t->stats, STAT_tx_datagrams, run->datagrams);
-			count_sent(t, run->peer, run->datagrams, run->bytes);
+			transmit_count_sent(t, run->peer, run->datagrams, run->bytes);
 			advance(t, run->end);
 		}
 	}
 	return 0;
-}
-
-static int send_fragment(const struct transmit_packet *it, struct packet_fragment *fragment)
-{
-	const struct peer *peer = it->peer;
-	struct sockaddr_in address = {
-		.sin_family = AF_INET,
-		.sin_port = peer->port_be,
-		.sin_addr.s_addr = peer->address_be,
-	};
-	struct iovec iov[2] = {
-		{ .iov_base = fragment->header, .iov_len = fragment->header_bytes },
-		{ .iov_base = (void *)(uintptr_t)fragment->payload, .iov_len = fragment->payload_bytes },
-	};
-	struct mmsghdr message = { .msg_hdr = {
-		.msg_name = &address,
-		.msg_namelen = sizeof(address),
-		.msg_iov = iov,
-		.msg_iovlen = 2,
-	} };
-
-	return udp_io_send(it->udp, &message, 1);
-}
-
-/* Sends a packet as fragments. Returns 0 when it is dealt with, -EAGAIN when the socket is full; how far it got is then
- * remembered. One call a fragment: this is not the fast path. */
-static int send_cut(struct transmit *t, const struct transmit_packet *it, const struct packet *p, int64_t now_ns)
-{
-	struct peer *peer = it->peer;
-	struct packet_fragment fragment;
-	int more, error = 0;
-	uint32_t done;
-
-	if (t->cut_address_be != peer->address_be) /* the prefix has changed hands, and its new peer has seen nothing yet */
-		t->cut_done_bytes = 0;
-	t->cut_address_be = peer->address_be;
-	done = t->cut_done_bytes;
-	while ((more = packet_next_fragment(p, transmit_room(peer, now_ns), &done, &fragment)) == 1) {
-		error = send_fragment(it, &fragment);
-		if (error == -EAGAIN) {
-			t->full_fd = it->udp->fd;
-			return error;
-		}
-		if (error == -EMSGSIZE && learn_path_mtu(t, peer, fragment.header_bytes + fragment.payload_bytes, now_ns)) {
-			done = t->cut_done_bytes;
-			continue;
-		}
-		if (error < 0)
-			break;
-		stats_add(t->stats, STAT_tx_messages, 1);
-		stats_add(t->stats, STAT_tx_datagrams, 1);
-		t->cut_done_bytes = done;
-	}
-	t->cut_done_bytes = 0;
-	if (more == 0) {
-		count_sent(t, peer, 1, p->length);
-		stats_add(t->stats, STAT_tx_fragmented, 1);
-	} else if (more < 0 || error == -EMSGSIZE) {
-		stats_add(t->stats, STAT_tx_drop_too_big, 1);
-	} else {
-		drop_by_errno(t, error, 1);
-	}
-	return 0;
-}
-
-/* The packet at the position is over its path's MTU. DF: it goes, and its sender is told. Otherwise its next segment is
- * put together and cut. Returns 0 when the position has moved, -EAGAIN when the socket is full. */
-static int send_too_big(struct transmit *t, int64_t now_ns)
-{
-	struct transmit_packet *it = &t->packets[t->position.packet];
-	uint32_t room = transmit_room(it->peer, now_ns);
-	struct packet packet;
-	uint32_t bytes;
-	int error = 0;
-
-	if (it->source.packet.dont_fragment) {
-		stats_add(t->stats, STAT_tx_drop_too_big, it->source.count - t->position.segment);
-		answer_too_big(&t->answer, &it->source.packet, room, now_ns);
-		next_packet(t);
-		return 0;
-	}
-	bytes = transmit_pack(&it->source, t->position.segment, t->packed);
-	if (packet_parse(t->packed, bytes, &packet) == PACKET_OK)
-		error = send_cut(t, it, &packet, now_ns);
-	else
-		stats_add(t->stats, STAT_tx_drop_offload, 1);
-	if (error == 0 && ++t->position.segment == it->source.count)
-		next_packet(t);
-	return error;
 }
 
 /* Looks up and sends all of the batch that is not sent yet; what the socket does not take stays. */
@@ -345,11 +238,11 @@ static void dispatch(struct transmit *t, const struct table *table, int64_t now_
 		const struct transmit_packet *it = &t->packets[t->position.packet];
 
 		if (t->position.segment == it->source.count) {
-			next_packet(t);
+			transmit_next_packet(t);
 			continue;
 		}
 		transmit_compose(t, now_ns);
-		error = t->runs_count > 0 ? send_runs(t, now_ns) : send_too_big(t, now_ns);
+		error = t->runs_count > 0 ? send_runs(t, now_ns) : transmit_send_too_big(t, now_ns);
 	}
 	if (error == 0) {
 		end_batch(t);

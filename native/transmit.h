@@ -100,6 +100,23 @@ uint32_t transmit_pack(const struct segment_source *source, uint32_t index, uint
  * does not fit its path. (transmit_compose.c; for transmit.c.) */
 void transmit_compose(struct transmit *t, int64_t now_ns);
 
+/* Moves the position to the next packet. (transmit.c, as the next two; for transmit_path.c.) */
+void transmit_next_packet(struct transmit *t);
+
+/* Counts packets that the kernel took for a peer, and their bytes. */
+void transmit_count_sent(struct transmit *t, struct peer *peer, uint32_t packets, uint32_t bytes);
+
+/* Counts datagrams that the kernel refused with this -errno as dropped. */
+void transmit_drop_by_errno(struct transmit *t, int error, uint32_t datagrams);
+
+/* Asks the kernel for the path's MTU. Returns whether datagrams of `bytes` are now known not to fit. (transmit_path.c, as
+ * the next; for transmit.c.) */
+bool transmit_learn_path_mtu(struct transmit *t, struct peer *peer, uint32_t bytes, int64_t now_ns);
+
+/* The packet at the position is over its path's MTU. DF: it goes, and its sender is told. Otherwise its next segment is
+ * put together and cut. Returns 0 when the position has moved, -EAGAIN when the socket is full. */
+int transmit_send_too_big(struct transmit *t, int64_t now_ns);
+
 static inline int transmit_blocked(const struct transmit *t)
 {
 	return t->position.packet < t->count;
