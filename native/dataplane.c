@@ -21,7 +21,7 @@
 #include "table.h"
 #include "udpb.h"
 
-#define RUN_BUDGET_NS 50000000LL
+#define RUN_BUDGET_NS 5000000LL /* a worker that is told to stop in the midst of a load takes so long at most */
 #define RUN_LINGER_NS 3600000000000LL /* a worker has nothing else to do */
 #define LARGE_TABLE 4096 /* routes */
 #define EVEN_THEN UINT64_MAX /* in place of a generation: this queue held nothing when the table was retired */
@@ -251,6 +251,11 @@ void udpb_queue_close(struct udpb *u, uint32_t queue)
 		queue_close(closed);
 }
 
+int udpb_queue_flush(struct udpb *u, uint32_t queue)
+{
+	return queue < UDPB_QUEUES_MAX && u->queues[queue] ? queue_flush(u->queues[queue]) : -EINVAL;
+}
+
 int udpb_queue_fd(const struct udpb *u, uint32_t queue)
 {
 	return queue < UDPB_QUEUES_MAX && u->queues[queue] ? u->queues[queue]->epoll_fd : -EINVAL;
@@ -298,6 +303,15 @@ int udpb_read_counters(const struct udpb *u, uint64_t *values, uint32_t count)
 		for (uint32_t i = 0; i < count; i++)
 			values[i] += stats_read(&u->stats[q], (enum stat_id)i);
 	}
+	return 0;
+}
+
+int udpb_add_counters(struct udpb *u, const uint64_t *values, uint32_t count)
+{
+	if (count > STAT_COUNT)
+		return -EINVAL;
+	for (uint32_t i = 0; i < count; i++)
+		stats_add(&u->stats[0], (enum stat_id)i, values[i]);
 	return 0;
 }
 
@@ -363,4 +377,32 @@ size_t udpb_read_peers(struct udpb *u, struct udpb_peer *out, size_t capacity)
 		describe(peer_map_at(table->peers, (uint32_t)i), now, &out[i]);
 	pthread_mutex_unlock(&u->lock);
 	return count;
+}
+
+size_t udpb_restore_peers(struct udpb *u, const struct udpb_peer *rows, size_t count)
+{
+	const struct table *table;
+	struct timespec clock;
+	size_t found = 0;
+	int64_t now;
+
+	clock_gettime(CLOCK_MONOTONIC, &clock);
+	now = clock.tv_sec * 1000000000LL + clock.tv_nsec;
+	pthread_mutex_lock(&u->lock);
+	table = atomic_load(&u->table);
+	for (size_t i = 0; i < count; i++) {
+		const struct udpb_peer *row = &rows[i];
+		struct peer *peer = peer_map_find(table->peers, row->address_be);
+
+		if (!peer || peer->port_be != row->port_be)
+			continue;
+		peer_sent(peer, row->tx_packets, row->tx_bytes);
+		if (row->silent_ns >= 0)
+			peer_heard(peer, row->rx_packets, row->rx_bytes, now > row->silent_ns ? now - row->silent_ns : 1);
+		if (row->path_mtu_bytes)
+			peer_learn_path_mtu(peer, row->path_mtu_bytes, now + row->path_mtu_left_s * 1000000000LL);
+		found++;
+	}
+	pthread_mutex_unlock(&u->lock);
+	return found;
 }

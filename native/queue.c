@@ -45,6 +45,7 @@
 #define LOOK_NS 20000  /* the next packet is looked for so long before the wait */
 
 #define WAITS_MAX 2 /* fds that a queue waits for at a time */
+#define FLUSH_WAIT_MS 10 /* between two attempts */
 #define STALL_WAIT_NS (TRANSMIT_STALL_NS + SECOND_NS / 1000) /* a little later than a stall's end: one wait is enough */
 
 static int64_t now_ns(void)
@@ -329,4 +330,20 @@ int queue_turn(struct queue *q, int64_t budget_ns, int64_t linger_ns, int loop_f
 	}
 	error = park(q);
 	return error ? error : outcome;
+}
+
+int queue_flush(struct queue *q)
+{
+	unpark(q);
+	while (transmit_blocked(&q->transmit)) {
+		struct pollfd room = { .fd = q->transmit.full_fd, .events = POLLOUT };
+		const struct table *table;
+
+		(void)poll(&room, 1, FLUSH_WAIT_MS);
+		table = enter(q);
+		transmit_resume(&q->transmit, table, now_ns());
+		leave(q);
+	}
+	q->full_fd = -1;
+	return park(q);
 }

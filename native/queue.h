@@ -44,6 +44,9 @@ int queue_add_socket(struct queue *queue, int udp_fd);
 
 uint32_t queue_offloads(const struct queue *queue); /* UDPB_OFFLOAD_* in use */
 
+/* As udpb_queue_flush. */
+int queue_flush(struct queue *queue);
+
 /* As udpb_turn. */
 int queue_turn(struct queue *queue, int64_t budget_ns, int64_t linger_ns, int loop_fd);
 

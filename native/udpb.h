@@ -102,6 +102,11 @@ int udpb_queue_add_socket(struct udpb *u, uint32_t queue, int udp_fd);
  * TUN with several queues. Returns 0 or a negative errno (-EPERM: CAP_BPF is needed). */
 int udpb_steer(int tun_fd);
 
+/* Sends what waits in the queue for a full socket, and reads no more from the TUN: the queue can be closed afterwards
+ * without loss. Ends with the stall at the latest (after 100 ms without progress the packets are dropped and counted). Not
+ * while the queue turns. */
+int udpb_queue_flush(struct udpb *u, uint32_t queue);
+
 /* Closes a queue: what it had not sent is counted as dropped. Not while it turns. */
 void udpb_queue_close(struct udpb *u, uint32_t queue);
 
@@ -127,6 +132,9 @@ int udpb_counter_info(uint32_t counter, struct udpb_counter *out);
 /* Sums every queue's counters into values[0..count-1]. */
 int udpb_read_counters(const struct udpb *u, uint64_t *values, uint32_t count);
 
+/* Adds to the counters what another process has counted before: it handed its queues over. Before any queue is open. */
+int udpb_add_counters(struct udpb *u, const uint64_t *values, uint32_t count);
+
 /* Packets taken from flannel0 and not yet accepted by the UDP socket. */
 uint32_t udpb_in_flight(struct udpb *u);
 
@@ -135,6 +143,11 @@ int udpb_last_errno(const struct udpb *u);
 
 /* Copies up to `capacity` peers of the published table into `out`; returns how many there are. */
 size_t udpb_read_peers(struct udpb *u, struct udpb_peer *out, size_t capacity);
+
+/* Adds to peers of the published table what udpb_read_peers of another process has told: counters, path MTU, and when they
+ * were last heard, which assumes that no time has passed. `rows` is borrowed until the call returns. Returns how many of
+ * them are peers still. */
+size_t udpb_restore_peers(struct udpb *u, const struct udpb_peer *rows, size_t count);
 /* cffi: end */
 
 #endif

@@ -239,6 +239,43 @@ static void test_queue_numbers(void)
 	udpb_free(u);
 }
 
+/* What one process has counted goes on in the next. */
+static void test_counters_and_peers_are_handed_over(void)
+{
+	struct udpb_route routes[] = {route(2), route(3)};
+	struct udpb_peer rows[] = {
+		{.address_be = htonl(0xc0000202), .port_be = htons(8285), .path_mtu_bytes = 1400, .path_mtu_left_s = 100,
+		 .tx_packets = 1, .tx_bytes = 2, .rx_packets = 3, .rx_bytes = 4, .silent_ns = 5000000000LL},
+		{.address_be = htonl(0xc0000203), .port_be = htons(1), .tx_packets = 9, .silent_ns = -1},
+		{.address_be = htonl(0xc0000204), .port_be = htons(8285), .tx_packets = 9, .silent_ns = -1},
+	};
+	uint32_t count = udpb_counters();
+	uint64_t *values = calloc(count + 1, sizeof(*values));
+	struct udpb *u = open_plane();
+	struct udpb_peer got[2];
+
+	for (uint32_t i = 0; i < count; i++)
+		values[i] = i + 1;
+	CHECK(udpb_add_counters(u, values, count + 1) == -EINVAL);
+	CHECK(udpb_add_counters(u, values, count) == 0 && udpb_add_counters(u, values, 2) == 0);
+	CHECK(udpb_read_counters(u, values, count) == 0);
+	for (uint32_t i = 0; i < count; i++)
+		CHECK(values[i] == (i < 2 ? 2 * (i + 1) : i + 1));
+	CHECK(udpb_publish(u, routes, 2) == 0);
+	CHECK(udpb_restore_peers(u, rows, 3) == 1); /* of another port, and no peer any more */
+	CHECK(udpb_read_peers(u, got, 2) == 2);
+	for (int i = 0; i < 2; i++) {
+		bool known = got[i].address_be == rows[0].address_be;
+
+		CHECK(got[i].path_mtu_bytes == (known ? 1400 : 0) && got[i].tx_packets == known);
+		CHECK(got[i].path_mtu_left_s == (known ? 100 : 0) || (known && got[i].path_mtu_left_s == 99));
+		CHECK(got[i].tx_bytes == 2 * known && got[i].rx_packets == 3 * known && got[i].rx_bytes == 4 * known);
+		CHECK(known ? got[i].silent_ns >= 5000000000LL && got[i].silent_ns < 60000000000LL : got[i].silent_ns == -1);
+	}
+	udpb_free(u);
+	free(values);
+}
+
 int main(void)
 {
 	test_new();
@@ -250,5 +287,6 @@ int main(void)
 	test_counters_described();
 	test_counters_start_at_zero();
 	test_queue_numbers();
+	test_counters_and_peers_are_handed_over();
 	return check_done();
 }

@@ -105,6 +105,35 @@ static void test_closed_while_full(void)
 	close(tap);
 }
 
+/* Before a queue changes hands: what the socket refused leaves first, and nothing more is read. */
+static void test_flushed_while_full(void)
+{
+	int tap = open_full_lab();
+	uint64_t received = counter(STAT_tx_received);
+
+	CHECK(answer_arp(tap));
+	CHECK(udpb_queue_flush(lab.u, 0) == 0);
+	check_law();
+	CHECK(udpb_in_flight(lab.u) == 0 && counter(STAT_tx_delivered) == received);
+	CHECK(counter(STAT_tx_received) == received && received < 100);
+	CHECK(is_due(1000)); /* the rest waits in flannel0, and the queue can go on */
+	CHECK(udpb_queue_flush(lab.u, 1) == -EINVAL);
+	close_lab();
+	close(tap);
+}
+
+static void test_flush_ends_with_the_stall(void)
+{
+	int tap = open_full_lab();
+	uint32_t waiting = udpb_in_flight(lab.u);
+
+	CHECK(udpb_queue_flush(lab.u, 0) == 0);
+	check_law();
+	CHECK(udpb_in_flight(lab.u) == 0 && counter(STAT_tx_drop_socket_full) == waiting);
+	close_lab();
+	close(tap);
+}
+
 int main(void)
 {
 	netns_enter_or_skip();
@@ -112,5 +141,7 @@ int main(void)
 	test_full_socket_stalls();
 	test_full_socket_stalls_within_a_turn();
 	test_closed_while_full();
+	test_flushed_while_full();
+	test_flush_ends_with_the_stall();
 	return check_done();
 }

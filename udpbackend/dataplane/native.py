@@ -97,6 +97,10 @@ class PeerRows(Sequence[PeerCounters]):
             return [self[i] for i in range(*index.indices(self._count))]
         return _peer(self._rows[range(self._count)[index]])
 
+    def packed(self) -> bytes:
+        """The rows as they are, ROW_BYTES each: for `Dataplane.restore_peers` alone."""
+        return bytes(ffi.buffer(self._rows)[: self._count * ROW_BYTES])
+
     @property
     def heard(self) -> int:
         """How many have sent us a good packet; 2 ms for 65,536."""
@@ -167,6 +171,10 @@ class Dataplane:
         """Lets an open queue send from one more socket, which outlives it."""
         _check(lib.udpb_queue_add_socket(self._handle, queue, udp_fd), "send from another port")
 
+    def flush_queue(self, queue: int) -> None:
+        """Sends what waits in the queue for a full socket, for a stall's time at most; never while it turns."""
+        _check(lib.udpb_queue_flush(self._handle, queue), "flush a queue")
+
     def close_queue(self, queue: int) -> None:
         """Closes a queue; never while it turns."""
         lib.udpb_queue_close(self._handle, queue)
@@ -195,6 +203,10 @@ class Dataplane:
         _check(lib.udpb_read_counters(self._handle, values, count), "read the counters")
         return list(values)
 
+    def add_counters(self, values: Sequence[int]) -> None:
+        """Goes on from what another process has counted, in the order of `counter_infos`; before a queue is open."""
+        _check(lib.udpb_add_counters(self._handle, values, len(values)), "take over the counters")
+
     def in_flight(self) -> int:
         """Packets taken from flannel0 that the socket has not accepted yet."""
         return int(lib.udpb_in_flight(self._handle))
@@ -209,6 +221,11 @@ class Dataplane:
         count = lib.udpb_read_peers(self._handle, ffi.NULL, 0)
         rows = ffi.new("struct udpb_peer[]", max(count, 1))
         return PeerRows(rows, min(count, lib.udpb_read_peers(self._handle, rows, count)))
+
+    def restore_peers(self, rows: bytes) -> int:
+        """Goes on from `PeerRows.packed` of another process of this version; how many of them are peers still."""
+        table = ffi.from_buffer("struct udpb_peer[]", rows)
+        return int(lib.udpb_restore_peers(self._handle, table, len(rows) // ROW_BYTES))
 
 
 def steer(tun_fd: int) -> str | None:
