@@ -19,7 +19,7 @@ from ipaddress import IPv4Address, IPv6Address
 import uvloop
 
 from udpbackend import __version__, log
-from udpbackend.backends.backend import Backend, Context, make_backend
+from udpbackend.backends.backend import Backend, Context, check_config, make_backend
 from udpbackend.errors import ConfigError, LeaseRevokedError, RestartNeededError
 from udpbackend.host.addresses import select_endpoint
 from udpbackend.host.leftovers import remove_leftovers
@@ -39,6 +39,8 @@ from udpbackend.subnets.manager import open_manager
 logger = logging.getLogger(__name__)
 
 PublicAddresses = tuple[IPv4Address | None, IPv6Address | None]
+
+ENDING = (signal.SIGTERM, signal.SIGINT)
 
 SWITCH_INTERVAL_S = 0.0005
 """How long another thread's Python may keep the interpreter from the pump; CPython's own default is ten times that."""
@@ -63,13 +65,15 @@ class Daemon:
         """Starts, runs until a signal, stops."""
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in ENDING:
             loop.add_signal_handler(number, stop.set)
         logger.info("udp-backend %s", __version__)
         stopped = asyncio.create_task(stop.wait())
         while await self._once(stopped):
             pass
         stopped.cancel()
+        # The loop gives the signals back as it closes; all is done by then, and one more must not change the status.
+        signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
 
     async def _once(self, stopped: asyncio.Task[bool]) -> bool:
         """One start and stop of all parts; whether there is to be another."""
@@ -103,7 +107,7 @@ class Daemon:
         subnet_env = SubnetEnv.prepare(self._settings.subnet_file)
         undo.callback(subnet_env.abort)
         await self._serve(parts, run, metrics)
-        config = run.config = await manager.open()
+        config = run.config = await manager.open(self._check)
         endpoint = run.endpoint = await self._endpoint(netlink, config, manager.public_addresses)
         run.waits_for = "a lease"
         held = await manager.held(endpoint.public_ip)
@@ -114,7 +118,7 @@ class Daemon:
             settings=self._settings,
             published=metrics.observe_publish,
         )
-        backend = run.backend = _make_backend(context)
+        backend = run.backend = make_backend(context)
         parts.push_async_callback(backend.stop)
         attributes = await backend.prepare(held)
         run.sampler = Sampler(backend.infos(), backend.counters)
@@ -152,6 +156,12 @@ class Daemon:
             undo.push_async_callback(rules.remove)
             raise
 
+    def _check(self, config: NetworkConfig) -> None:
+        try:
+            check_config(config)
+        except ConfigError as error:
+            raise ConfigError(f"{self._settings.config_place}: {error}") from None
+
     async def _endpoint(self, netlink: Netlink, config: NetworkConfig, public: PublicAddresses) -> Endpoint:
         """Where this host meets its peers; not inside the network, or datagrams would go into the overlay again."""
         settings = replace(
@@ -178,13 +188,6 @@ class Daemon:
         )
         parts.push_async_callback(server.stop)
         await server.start()
-
-
-def _make_backend(context: Context) -> Backend:
-    try:
-        return make_backend(context)
-    except ConfigError as error:
-        raise ConfigError(f"{context.settings.config_place}: {error}") from None
 
 
 async def _follow(run: Running, backend: Backend, snapshots: AsyncGenerator[Snapshot, None]) -> None:

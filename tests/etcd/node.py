@@ -11,6 +11,7 @@ from contextlib import aclosing, suppress
 from ipaddress import IPv4Address
 from urllib.parse import urlsplit
 
+from udpbackend.backends.backend import check_config
 from udpbackend.model import Attributes
 from udpbackend.settings import Settings
 from udpbackend.subnets.etcd.manager import manager
@@ -41,7 +42,7 @@ class Node:
         self._tasks = []
 
     async def __aenter__(self):
-        await self.manager.open()
+        await self.manager.open(check_config)
         self.lease = await self.manager.acquire(self.attributes)
         self.watching = asyncio.create_task(self._watch())
         await until(lambda: self.snapshots, "the first snapshot")

@@ -12,6 +12,7 @@ from etcd_server import Etcd
 from free_ports import free_ports
 from node import CONFIG, Scene, until, value
 
+from udpbackend.backends.backend import check_config
 from udpbackend.errors import ConfigError, HostError, UsageError
 from udpbackend.model import Attributes
 from udpbackend.settings import Settings
@@ -40,7 +41,7 @@ async def test_etcd_that_is_away_at_the_start_is_waited_for(able, tmp_path, capl
     ports = free_ports(2, "127.0.0.1")
     waiting = manager(Settings(etcd_endpoints=(f"http://127.0.0.1:{ports[0]}",)))
     try:
-        opening = asyncio.create_task(waiting.open())
+        opening = asyncio.create_task(waiting.open(check_config))
         await until(lambda: waiting.state.degraded, "it says so")
         await asyncio.sleep(0.5)  # some attempts, none of which may be told
         assert re.match(r"Couldn't fetch network config since 20\S+Z: .*Connection refused", waiting.state.degraded), (
@@ -61,12 +62,15 @@ async def test_a_configuration_is_waited_for(scene, caplog, monkeypatch):
     caplog.set_level(logging.INFO)
     scene.etcd.ctl("del", f"{scene.prefix}/config")
     node = scene.node()
-    opening = asyncio.create_task(node.manager.open())
+    opening = asyncio.create_task(node.manager.open(check_config))
     try:
         for text, words in (
             (None, "flannel config not found in etcd store. Did you create your config using etcdv3 API?"),
             ("{", "not valid JSON"),
             ('{"Network":"10.5.0.0/29"}', "network is too small. Minimum useful network prefix is /28"),
+            (CONFIG.replace('"udp"', '"vxlan","Port":"8472"'), "error decoding VXLAN backend config: "),
+            (CONFIG.replace('"udp"', '"udp","Port":70000'), "Backend.Port: expected a port number from 1 to 65535"),
+            (CONFIG.replace('"udp"', '"upd"'), "unknown backend type: upd"),
         ):
             if text:
                 scene.configure(text)
@@ -89,7 +93,7 @@ async def test_a_subnet_is_kept_over_a_restart(scene, tmp_path):
         assert first.backend_data == b"null"
     (tmp_path / "subnet.env").unlink()
     node = scene.node()
-    await node.manager.open()
+    await node.manager.open(check_config)
     assert await node.manager.held(IPv4Address("192.0.2.1")) == first
     assert await node.manager.held(IPv4Address("192.0.2.2")) is None
     async with node:
@@ -126,7 +130,7 @@ async def test_no_subnet_left(scene):
         scene.put(f"10.5.0.{number}-30", value(f"192.0.2.{number}"))
     node = scene.node()
     try:
-        await node.manager.open()
+        await node.manager.open(check_config)
         with pytest.raises(ConfigError, match="out of subnets"):
             await node.manager.acquire(node.attributes)
     finally:

@@ -12,6 +12,7 @@ from pathlib import Path
 import uvloop
 
 import udpbackend.daemon  # noqa: F401  (its weight counts)
+from udpbackend.backends.backend import check_config
 from udpbackend.model import Attributes
 from udpbackend.settings import Settings
 from udpbackend.subnets.kube.manager import KubeSubnets
@@ -28,7 +29,7 @@ async def main(url, net_conf):
         Settings(kube_subnet_mgr=True, kube_api_url=url, net_config_path=net_conf, node_name="a"), {}
     )
     before = peak_mb()
-    await registry.open()
+    await registry.open(check_config)
     own = await registry.acquire(Attributes(IPv4Address("192.0.2.1")))
     async with aclosing(registry.watch(own)) as snapshots:
         async for snapshot in snapshots:

@@ -7,6 +7,7 @@ from ipaddress import IPv4Address
 
 import pytest
 
+from udpbackend.backends.backend import check_config
 from udpbackend.errors import ConfigError
 from udpbackend.model import Attributes
 from udpbackend.settings import Settings
@@ -35,7 +36,7 @@ async def opened(given, timing=QUICK, environ=None):
     """A registry that knows its node."""
     registry = KubeSubnets(given, environ or {}, timing)
     try:
-        registry.config = await registry.open()
+        registry.config = await registry.open(check_config)
         yield registry
     finally:
         await registry.close()

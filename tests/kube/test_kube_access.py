@@ -12,6 +12,7 @@ from etcd_server import Authority
 from kube_api import KubeApi, node
 from kube_registry import QUICK, become, opened, refusal, settings, watched
 
+from udpbackend.backends.backend import check_config
 from udpbackend.errors import UsageError
 from udpbackend.subnets.kube import access, manager
 
@@ -139,7 +140,7 @@ async def test_in_a_pod(secure, tmp_path, authority, monkeypatch):
 
 async def test_a_server_that_is_not_the_clusters_is_not_spoken_to(secure, tmp_path):
     registry = manager.KubeSubnets(settings(secure, tmp_path), {}, QUICK)
-    opening = asyncio.create_task(registry.open())
+    opening = asyncio.create_task(registry.open(check_config))
     await become(registry, lambda state: state.degraded)
     assert "certificate verify failed" in registry.state.degraded
     opening.cancel()

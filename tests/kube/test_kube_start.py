@@ -7,6 +7,7 @@ import pytest
 from kube_api import KubeApi, node
 from kube_registry import ADDRESS, become, opened, refusal, settings
 
+from udpbackend.backends.backend import check_config
 from udpbackend.errors import HostError, UsageError
 from udpbackend.subnets.kube import manager
 
@@ -62,7 +63,6 @@ async def test_a_forbidden_node_is_refused(api, tmp_path):
 @pytest.mark.parametrize(
     ("cidrs", "said"),
     [
-        ([], 'node "a" pod cidr not assigned'),
         (
             ["172.16.0.0/24"],
             (
@@ -106,7 +106,7 @@ async def test_an_api_server_that_is_away_is_waited_for(tmp_path):
         given = settings(api, tmp_path)
         await api.stop()
         registry = manager.KubeSubnets(given, {}, manager.Timing(first_s=0.01, most_s=0.02))
-        opening = asyncio.create_task(registry.open())
+        opening = asyncio.create_task(registry.open(check_config))
         await become(registry, lambda state: state.degraded)
         assert registry.state.degraded.endswith("Connection refused")
         assert (registry.state.last_sync, registry.state.revision) == (0.0, 0)
@@ -116,13 +116,31 @@ async def test_an_api_server_that_is_away_is_waited_for(tmp_path):
         await registry.close()
 
 
+async def test_a_podcidr_that_is_not_assigned_yet_is_waited_for(api, tmp_path, caplog):
+    api.put(node("a"))
+    registry = manager.KubeSubnets(settings(api, tmp_path), {}, manager.Timing(first_s=0.01, most_s=0.02))
+    await registry.open(check_config)
+    held = asyncio.create_task(registry.held(ADDRESS))
+    await become(registry, lambda state: state.degraded)
+    assert registry.state.degraded == 'node "a" pod cidr not assigned'
+    await api.asked_for("GET", 5)
+    assert not held.done()
+    api.put(A)
+    assert str((await held).subnet) == "10.244.1.0/24"
+    assert registry.state.degraded is None
+    assert [it.message for it in caplog.records if it.levelname == "WARNING"] == [
+        'node "a" pod cidr not assigned: waiting for it'
+    ], "told once, however often it is asked for"
+    await registry.close()
+
+
 async def test_closing_before_and_during_open_is_fine(tmp_path):
     async with KubeApi(A) as api:
         given = settings(api, tmp_path)
         await manager.KubeSubnets(given, {}).close()
         api.silent = True
         registry = manager.KubeSubnets(given, {})
-        opening = asyncio.create_task(registry.open())
+        opening = asyncio.create_task(registry.open(check_config))
         await api.asked_for("GET", 1)
         opening.cancel()
         with contextlib.suppress(asyncio.CancelledError):

@@ -89,6 +89,10 @@ class FourthBackend:
             return reconcile(bulk, Scope(self._config.network), ways)
 
 
+def check(_config):
+    """It has no options."""
+
+
 backend = FourthBackend
 
 if __name__ == "__main__":

@@ -210,7 +210,11 @@ def test_a_node_without_a_podcidr():
     with Lab() as lab:
         made = Cluster(lab)
         made.serve(ready("a"))
-        found = examined_after_the_end(made, 'node "a" pod cidr not assigned')
+        daemon = made.launch(made.a, "--iface=eth0")
+        until(lambda: "pod cidr not assigned: waiting for it" in daemon.tail(), 20, "the daemon says what it lacks")
+        made.install_cni()
+        found = made.examine()
+    assert found.findings["daemon"]["evidence"] == 'waiting for a lease; registry: node "a" pod cidr not assigned'
     assert set(found.findings) == {"daemon", "node-ready", "subnet-file"}
     assert found.findings["node-ready"]["what"] == "the node a has no podCIDR, so the daemon gets no subnet"
     assert "--allocate-node-cidrs" in found.findings["node-ready"]["cure"]

@@ -14,6 +14,7 @@ from kube_api import KubeApi, node
 from test_deploy_kubernetes import BY_KIND, CONTAINERS, DAEMON, DATA, INIT, VOLUMES
 
 from udpbackend import __version__, cli, flags
+from udpbackend.backends.backend import check_config
 from udpbackend.backends.udp_config import UdpOptions
 from udpbackend.commands import install_cni
 from udpbackend.dataplane import tun
@@ -125,7 +126,7 @@ async def test_the_role_has_what_the_daemon_asks_for_and_nothing_else(tmp_path):
     async with KubeApi(node("a", "10.244.1.0/24")) as api:
         given = settings(f"--kube-api-url={api.url}", f"--net-config-path={tmp_path}/net-conf.json")
         registry = KubeSubnets(given, {variable["name"]: "a"})
-        await registry.open()
+        await registry.open(check_config)
         snapshots = registry.watch(await registry.acquire(Attributes(IPv4Address("192.0.2.1"))))
         async with asyncio.timeout(5):
             await anext(snapshots)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from ipaddress import IPv4Address, IPv6Address
-from typing import TYPE_CHECKING, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 from udpbackend.errors import ConfigError
 from udpbackend.host.leftovers import Which
@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # a backend that leaves its packets to the kernel does not lo
     from udpbackend.dataplane.native import CounterInfo, PeerCounters
 
 BACKENDS = {"udp": "udp", "vxlan": "vxlan", "host-gw": "hostgw"}
-"""Backend.Type -> the module of this package with `backend(context)`."""
+"""Backend.Type -> the module of this package with `check(config)` and `backend(context)`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,16 +130,24 @@ class Backend(Protocol):
         """Totals since the start."""
 
 
-def make_backend(context: Context) -> Backend:
-    """The backend the network configuration names. Raises ConfigError for one there is not, or a wrong option."""
-    kind = context.config.backend.type
+def check_config(config: NetworkConfig) -> None:
+    """Raises ConfigError for a backend there is not, or an option that is wrong whatever the host."""
+    kind = config.backend.type
     if kind not in BACKENDS:
         expected = " or ".join(f'"{name}"' for name in BACKENDS)
         raise ConfigError(f"unknown backend type: {kind} (Backend.Type: expected {expected})")
-    return cast("Backend", import_module(f"udpbackend.backends.{BACKENDS[kind]}").backend(context))
+    _module(kind).check(config)
+
+
+def make_backend(context: Context) -> Backend:
+    """The backend that a configuration names which `check_config` has nothing against."""
+    return cast("Backend", _module(context.config.backend.type).backend(context))
 
 
 def option_mtu(kind: str, mtu: int) -> int:
     """What Backend.MTU has to say for an overlay of `mtu` bytes: a backend may count its headers in."""
-    module = import_module(f"udpbackend.backends.{BACKENDS[kind]}")
-    return mtu + int(getattr(module, "OPTION_MTU_ADDS", 0))
+    return mtu + int(getattr(_module(kind), "OPTION_MTU_ADDS", 0))
+
+
+def _module(kind: str) -> Any:
+    return import_module(f"udpbackend.backends.{BACKENDS[kind]}")

@@ -28,13 +28,17 @@ from udpbackend.host.entries import Route
 from udpbackend.host.leftovers import Which
 from udpbackend.host.netlink import failing
 from udpbackend.host.reconcile import Outcome, Scope, Way, reconcile, remove
-from udpbackend.model import Attributes, Lease, Prefix, Snapshot
+from udpbackend.model import Attributes, Lease, NetworkConfig, Prefix, Snapshot
 
 if TYPE_CHECKING:  # the C extension is not needed to count nothing
     from udpbackend.dataplane.native import CounterInfo
 
 LOOK_S = 10.0
 """flannel's. The kernel tells of every change that matters here: this is for what it could not tell."""
+
+
+def check(_config: NetworkConfig) -> None:
+    """There are no options to be wrong."""
 
 
 def backend(context: Context) -> HostGwBackend:

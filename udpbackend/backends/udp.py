@@ -49,6 +49,11 @@ REPAIR_INTERVAL_S = 10.0
 SO_MEMINFO, SK_MEMINFO_DROPS = 55, 8  # asm-generic/socket.h, linux/sock_diag.h; Python's socket module lacks them
 
 
+def check(config: NetworkConfig) -> None:
+    """Raises ConfigError for a wrong option."""
+    UdpOptions.parse(config.backend)
+
+
 def backend(context: Context) -> UdpBackend:
     """The udp backend of a network configuration. Raises ConfigError for a wrong option."""
     return UdpBackend(context)

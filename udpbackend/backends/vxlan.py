@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from udpbackend.backends.backend import BackendFacts, Context, Overlay
 from udpbackend.backends.keeper import Keeper, Look
 from udpbackend.backends.peers import Own, not_reached, others
-from udpbackend.backends.vxlan_config import OVERHEAD_BYTES
+from udpbackend.backends.vxlan_config import OVERHEAD_BYTES, VxlanOptions
 from udpbackend.backends.vxlan_peers import Reached, backend_data, reached, ways
 from udpbackend.backends.vxlan_self import Host, Identity
 from udpbackend.errors import HostError
@@ -32,7 +32,7 @@ from udpbackend.host.entries import direct_link, look_up
 from udpbackend.host.leftovers import Which
 from udpbackend.host.netlink import failing
 from udpbackend.host.reconcile import Scope, reconcile, remove
-from udpbackend.model import Attributes, Lease, Prefix, Snapshot
+from udpbackend.model import Attributes, Lease, NetworkConfig, Prefix, Snapshot
 
 if TYPE_CHECKING:  # the C extension is not needed to count nothing
     from udpbackend.dataplane.native import CounterInfo
@@ -41,6 +41,11 @@ OPTION_MTU_ADDS = OVERHEAD_BYTES[4]
 """Backend.MTU is that of the underlay, as in flannel."""
 LOOK_S = 2.0
 """With the keeper's own pace, what is broken is whole again within three seconds."""
+
+
+def check(config: NetworkConfig) -> None:
+    """Raises ConfigError for a wrong option."""
+    VxlanOptions.of(config)
 
 
 def backend(context: Context) -> VxlanBackend:

@@ -8,7 +8,7 @@ import msgspec
 
 from udpbackend.errors import ConfigError
 from udpbackend.gojson import Fields
-from udpbackend.model import BackendConfig
+from udpbackend.model import BackendConfig, NetworkConfig
 
 DEFAULT_VNI = 1
 LAST_VNI = (1 << 24) - 1
@@ -36,6 +36,11 @@ class VxlanOptions(msgspec.Struct, frozen=True):
     """Whether the device learns where a MAC is from the packets it receives."""
     direct_routing: bool = False
     """Whether a peer on a link of this host is sent packets as they are."""
+
+    @classmethod
+    def of(cls, config: NetworkConfig) -> Self:
+        """The options of a whole configuration. Raises ConfigError."""
+        return cls.parse(config.backend, ipv6=config.ipv6 is not None)
 
     @classmethod
     def parse(cls, backend: BackendConfig, *, ipv6: bool = False) -> Self:

@@ -42,7 +42,7 @@ class Host:
     def __init__(self, context: Context) -> None:
         """Raises ConfigError for a wrong option."""
         self.config, self.endpoint = context.config, context.endpoint
-        self.options = VxlanOptions.parse(context.config.backend, ipv6=context.config.ipv6 is not None)
+        self.options = VxlanOptions.of(context.config)
         self._outer_mtu = min(self.options.mtu or self.endpoint.mtu, self.endpoint.mtu)
 
     def mtu(self, version: int) -> int:

@@ -6,7 +6,7 @@ backend: what a backend wants its peers to know is handed to it as `Attributes`,
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from importlib import import_module
 from ipaddress import IPv4Address, IPv6Address
 from typing import Protocol, cast
@@ -15,6 +15,9 @@ import msgspec
 
 from udpbackend.model import Attributes, Lease, NetworkConfig, Snapshot
 from udpbackend.settings import Settings
+
+Check = Callable[[NetworkConfig], None]
+"""Raises ConfigError for a configuration that no backend can use, whatever the host."""
 
 
 class RegistryState(msgspec.Struct, frozen=True):
@@ -46,8 +49,11 @@ class SubnetManager(Protocol):
     def public_addresses(self) -> tuple[IPv4Address | None, IPv6Address | None]:
         """After `open`: what the registry wants this host to be known by, in place of --public-ip and --public-ipv6."""
 
-    async def open(self) -> NetworkConfig:
-        """The network's configuration. Raises ConfigError or HostError where waiting cannot help."""
+    async def open(self, check: Check) -> NetworkConfig:
+        """The network's configuration, which `check` has nothing against.
+
+        Raises ConfigError or HostError where waiting cannot help.
+        """
 
     async def held(self, public_ip: IPv4Address) -> Lease | None:
         """The lease that `acquire` would give again, as far as it is known; changes nothing.

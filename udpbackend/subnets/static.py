@@ -25,7 +25,7 @@ import msgspec
 from udpbackend.errors import ConfigError, HostError, RestartNeededError
 from udpbackend.model import Attributes, Lease, NetworkConfig, Snapshot
 from udpbackend.settings import Settings
-from udpbackend.subnets.manager import RegistryState
+from udpbackend.subnets.manager import Check, RegistryState
 from udpbackend.subnets.nodes import parse_nodes
 
 log = logging.getLogger(__name__)
@@ -73,9 +73,11 @@ class StaticSubnets:
         """The file names what `held` compares, but does not choose for us."""
         return None, None
 
-    async def open(self) -> NetworkConfig:
+    async def open(self, check: Check) -> NetworkConfig:
         """Reads and checks the file."""
-        return (await asyncio.to_thread(self.load)).config
+        config = (await asyncio.to_thread(self.load)).config
+        check(config)
+        return config
 
     async def held(self, public_ip: IPv4Address) -> Lease | None:
         """The lease the file gives this host."""

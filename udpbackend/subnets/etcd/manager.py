@@ -27,7 +27,7 @@ from udpbackend.subnets.etcd.renew import Keeper
 from udpbackend.subnets.etcd.store import Store
 from udpbackend.subnets.etcd.view import View
 from udpbackend.subnets.etcd.watch import Snapshots
-from udpbackend.subnets.manager import RegistryState
+from udpbackend.subnets.manager import Check, RegistryState
 
 T = TypeVar("T")
 
@@ -69,9 +69,9 @@ class EtcdSubnets:
         """What stands there of this host is what we have written."""
         return None, None
 
-    async def open(self) -> NetworkConfig:
+    async def open(self, check: Check) -> NetworkConfig:
         """The network's configuration, as soon as there is a good one."""
-        self._config = await await_config(self._store, self._health)
+        self._config = await await_config(self._store, self._health, check)
         return self._config
 
     async def held(self, public_ip: IPv4Address) -> Lease | None:

@@ -18,6 +18,7 @@ from udpbackend.subnets.etcd.health import Health, persist
 from udpbackend.subnets.etcd.store import Store
 from udpbackend.subnets.etcd.values import KeyValue, Range
 from udpbackend.subnets.etcd.watch import follow
+from udpbackend.subnets.manager import Check
 
 log = logging.getLogger(__name__)
 
@@ -33,12 +34,18 @@ KEYS = {
 """What is settled at the start: flannel's key, and our field."""
 
 
-async def await_config(store: Store, health: Health) -> NetworkConfig:
-    """The configuration, as soon as there is a good one."""
+async def await_config(store: Store, health: Health, check: Check) -> NetworkConfig:
+    """The configuration, as soon as there is a good one, its backend's part included."""
     tell = partial(health.tell, "Couldn't fetch network config")
+
+    async def good() -> NetworkConfig:
+        config = await store.config()
+        check(config)
+        return config
+
     while True:
         try:
-            return await persist(store.config, tell)
+            return await persist(good, tell)
         except ConfigError as error:
             tell(error)
         await asyncio.sleep(PAUSE_S)

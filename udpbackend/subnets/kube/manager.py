@@ -33,7 +33,7 @@ from udpbackend.subnets.kube.contact import Backoff, Contact, Timing
 from udpbackend.subnets.kube.node import Node, own_lease
 from udpbackend.subnets.kube.view import View
 from udpbackend.subnets.kube.watch import follow
-from udpbackend.subnets.manager import RegistryState
+from udpbackend.subnets.manager import Check, RegistryState
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +60,7 @@ class KubeSubnets:
         self._public: PublicAddresses = (None, None)
         self._revision = 0
         self._problem = ""
+        self._lacking: str | None = None
         self._names: Names
         self._config: NetworkConfig
         self._view: View
@@ -70,17 +71,19 @@ class KubeSubnets:
     def state(self) -> RegistryState:
         """How the registry fares."""
         contact = self._contact
-        return RegistryState("kube", contact.url, contact.last_sync, contact.degraded, self._revision)
+        degraded = contact.degraded or self._lacking
+        return RegistryState("kube", contact.url, contact.last_sync, degraded, self._revision)
 
     @property
     def public_addresses(self) -> PublicAddresses:
         """What the annotations node-public-ip and node-public-ipv6 of our node say."""
         return self._public
 
-    async def open(self) -> NetworkConfig:
+    async def open(self, check: Check) -> NetworkConfig:
         """Reads the network's configuration, once; finds our node, waiting for the API server if need be."""
         self._names = Names.under(self._settings.kube_annotation_prefix)
         self._config = await asyncio.to_thread(_net_conf, self._settings.net_config_path)
+        check(self._config)
         _require_identity(self._settings, self._environ)
         access = await asyncio.to_thread(find_access, self._settings)
         self._contact.url = access.url
@@ -92,11 +95,8 @@ class KubeSubnets:
         return self._config
 
     async def held(self, public_ip: IPv4Address) -> Lease | None:
-        """Our node's podCIDRs, and what its annotations say of its backend.
-
-        A node without a podCIDR is a ConfigError as with flannel: who runs us in a pod starts it again, and by then the
-        cluster may have given it one.
-        """
+        """Our node's podCIDRs, as soon as it has any, and what its annotations say of its backend."""
+        await self._assigned()
         return own_lease(self._view.own, self._names, self._config, public_ip)
 
     async def acquire(self, attributes: Attributes) -> Lease:
@@ -183,6 +183,19 @@ class KubeSubnets:
             else:
                 self._contact.restored()
                 return found
+
+    async def _assigned(self) -> None:
+        """Waits until our node has a podCIDR: the cluster gives it one some time after it has come."""
+        api, name, backoff = self._opened(), self._view.own.name, Backoff(self._timing)
+        while not self._view.own.has_pod_cidr:
+            if self._lacking is None:
+                self._lacking = f'node "{name}" pod cidr not assigned'
+                log.warning("%s: waiting for it", self._lacking)
+            await asyncio.sleep(backoff.next_s())
+            self._view.put(await self._answered(lambda: api.node(name)))
+        if self._lacking is not None:
+            log.info('node "%s" has its pod cidr now', name)
+        self._lacking = None
 
     def _addresses(self, node: Node) -> PublicAddresses:
         return (

@@ -46,6 +46,11 @@ class Node(msgspec.Struct, frozen=True):
         return self.metadata.name
 
     @property
+    def has_pod_cidr(self) -> bool:
+        """Whether the cluster has given it a podCIDR, of whatever kind."""
+        return bool(self.spec.pod_cidrs or self.spec.pod_cidr)
+
+    @property
     def said(self) -> dict[str, str]:
         """Its annotations."""
         return self.metadata.annotations or {}
