@@ -1,11 +1,14 @@
 /* coalesce: see coalesce.h.
  *
  * Theory of operation. The rules are those of linux/net/ipv4/tcp_offload.c and udp_offload.c. A packet is a *candidate*
- * when it is TCP with payload and no flags but ACK, PSH and ECE, or UDP with payload and a checksum; when it is no fragment
- * and has no IPv4 options or IPv6 extensions; and when its checksum is right: the merged packet is handed over with a
- * checksum the kernel completes, so a wrong one must never get in. A candidate joins the open group of its flow when
- * all header fields that segmentation copies are equal, and what it counts up follows on: TCP's sequence number, and
- * without DF the IPv4 id. A segment shorter than the others, or with PSH, closes the group.
+ * when it is TCP with payload and no flags but ACK, PSH and ECE, or UDP with payload and a checksum; and when it is no
+ * fragment and has no IPv4 options or IPv6 extensions. A candidate joins the open group of its flow when all header fields
+ * that segmentation copies are equal, and what it counts up follows on: TCP's sequence number, and without DF the IPv4 id.
+ * A segment shorter than the others, or with PSH, closes the group.
+ *
+ * Checksums: a merged packet is handed over with a checksum the kernel completes, so a wrong one must never get in. Both
+ * sides of a first join are verified then, and each that joins later. What stays alone leaves as it came: packet sockets
+ * see the checksum that was sent, and only its receiver verifies it.
  *
  * Order: groups are written in the order of their first packets, so a flow is in order as long as only its last group
  * is open. Every packet of a flow that does not join closes the open group; a fragment, whose ports nobody knows, closes
@@ -55,12 +58,14 @@ static uint32_t flow_hash(const struct packet *p, uint16_t transport)
 	return (uint32_t)(hash >> 56) % COALESCE_BUCKETS;
 }
 
-static bool checksum_holds(const struct packet *p, uint16_t transport, uint8_t protocol)
+/* Whether the transport checksum of a whole packet is right. */
+static bool checksum_holds(const uint8_t *packet, uint32_t packet_bytes, uint16_t transport, uint8_t protocol)
 {
-	uint32_t length = p->length - transport;
-	uint64_t sum = checksum_pseudo(p->source, p->version == 4 ? 8 : 32, protocol, length);
+	bool v4 = packet[0] >> 4 == 4;
+	uint32_t length = packet_bytes - transport;
+	uint64_t sum = checksum_pseudo(packet + (v4 ? 12 : 8), v4 ? 8 : 32, protocol, length);
 
-	return checksum_fold(checksum_add(sum, p->bytes + transport, length)) == 0xffff;
+	return checksum_fold(checksum_add(sum, packet + transport, length)) == 0xffff;
 }
 
 static bool tcp_is_mergeable(const struct packet *p, struct candidate *it)
@@ -89,7 +94,11 @@ static bool udp_is_mergeable(const struct packet *p, struct candidate *it)
 	return load16(udp + 6) != 0;
 }
 
-/* Classifies a packet. The checksum is verified last: it costs the most. */
+static uint32_t kind_of(uint8_t protocol)
+{
+	return protocol == IPPROTO_TCP ? COALESCE_TCP : COALESCE_UDP;
+}
+
 static struct candidate classify(const struct coalesce *c, const struct packet *p)
 {
 	struct candidate it = { .transport = p->header_bytes };
@@ -100,11 +109,11 @@ static struct candidate classify(const struct coalesce *c, const struct packet *
 	if ((p->protocol != IPPROTO_TCP && p->protocol != IPPROTO_UDP) || p->length < it.transport + (uint32_t)UDP_BYTES)
 		return it;
 	it.protocol = p->protocol;
+	if (!(c->kinds & kind_of(p->protocol))) /* none of its flow is ever joined, so nothing has to be found for it */
+		return it;
 	it.hash = flow_hash(p, it.transport);
-	mergeable = p->protocol == IPPROTO_TCP ? (c->kinds & COALESCE_TCP) && tcp_is_mergeable(p, &it)
-					       : (c->kinds & COALESCE_UDP) && udp_is_mergeable(p, &it);
-	it.mergeable = mergeable && (p->version == 6 || p->header_bytes == IP4_BYTES) &&
-		       p->length <= COALESCE_BYTES && checksum_holds(p, it.transport, it.protocol);
+	mergeable = p->protocol == IPPROTO_TCP ? tcp_is_mergeable(p, &it) : udp_is_mergeable(p, &it);
+	it.mergeable = mergeable && (p->version == 6 || p->header_bytes == IP4_BYTES) && p->length <= COALESCE_BYTES;
 	return it;
 }
 
@@ -161,6 +170,21 @@ static bool follows(const struct coalesce_group *g, const struct packet *p, cons
 	return it->headers_bytes == g->headers_bytes && it->payload_bytes <= g->payload_bytes &&
 	       g->segments < COALESCE_SEGMENTS && g->length + it->payload_bytes <= COALESCE_BYTES && ip_follows(g, p) &&
 	       (it->protocol == IPPROTO_UDP || tcp_follows(g, p->bytes + it->transport));
+}
+
+/* Verifies a group's first packet when somebody wants to join it. */
+static bool head_is_sound(struct coalesce_group *g)
+{
+	if (!g->is_sound)
+		g->is_sound = checksum_holds(g->head, g->head_bytes, g->transport, g->protocol);
+	return g->is_sound;
+}
+
+/* Verifies a packet that wants to join a group; with a wrong checksum it stays alone. */
+static bool is_sound(const struct packet *p, struct candidate *it)
+{
+	it->mergeable = checksum_holds(p->bytes, p->length, it->transport, it->protocol);
+	return it->mergeable;
 }
 
 /* Takes note of the packet that the group now ends with. */
@@ -221,14 +245,14 @@ void coalesce_add(struct coalesce *c, const struct packet *p)
 
 	c->packet[index] = (struct iovec){ .iov_base = (void *)(uintptr_t)p->bytes, .iov_len = p->length };
 	c->next[index] = COALESCE_NONE;
-	if (it.protocol)
-		number = find(c, p, &it);
-	else
+	if (!it.protocol)
 		close_between(c, p);
+	else if (c->kinds & kind_of(it.protocol))
+		number = find(c, p, &it);
 	if (number != COALESCE_NONE) {
 		struct coalesce_group *g = &c->group[number];
 
-		if (it.mergeable && follows(g, p, &it)) {
+		if (it.mergeable && follows(g, p, &it) && head_is_sound(g) && is_sound(p, &it)) {
 			extend(g, p, &it);
 			g->length += it.payload_bytes;
 			c->next[g->last] = index;
@@ -270,8 +294,6 @@ static void merge_headers(const struct coalesce_group *g, uint8_t *headers)
 
 static uint8_t gso_type(const struct coalesce_group *g)
 {
-	if (g->segments == 1)
-		return VIRTIO_NET_HDR_GSO_NONE;
 	if (g->protocol == IPPROTO_UDP)
 		return VIRTIO_NET_HDR_GSO_UDP_L4;
 	return g->version == 4 ? VIRTIO_NET_HDR_GSO_TCPV4 : VIRTIO_NET_HDR_GSO_TCPV6;
@@ -284,7 +306,7 @@ int coalesce_build(const struct coalesce *c, uint16_t group, struct virtio_net_h
 	int count = 1;
 
 	*header = (struct virtio_net_hdr){ .gso_type = VIRTIO_NET_HDR_GSO_NONE };
-	if (g->payload_bytes == 0) { /* not ours to touch: the kernel verifies it */
+	if (g->segments == 1) { /* not ours to touch: its receiver verifies it */
 		iov[0] = c->packet[g->first];
 		return 1;
 	}
@@ -294,8 +316,7 @@ int coalesce_build(const struct coalesce *c, uint16_t group, struct virtio_net_h
 	header->csum_offset = g->protocol == IPPROTO_TCP ? 16 : 6;
 	header->hdr_len = g->headers_bytes;
 	header->gso_type = gso_type(g);
-	if (g->segments > 1)
-		header->gso_size = g->payload_bytes;
+	header->gso_size = g->payload_bytes;
 	iov[0] = (struct iovec){ .iov_base = headers, .iov_len = g->headers_bytes };
 	for (uint16_t i = g->first; i != COALESCE_NONE; i = c->next[i]) {
 		iov[count].iov_base = (uint8_t *)c->packet[i].iov_base + g->headers_bytes;

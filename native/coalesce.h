@@ -21,7 +21,7 @@
 #define COALESCE_BUCKETS 256
 #define COALESCE_NONE UINT16_MAX
 
-/* What may be merged; lowered when the kernel refuses a kind. */
+/* What may be merged: as the operator says; lowered when the kernel refuses a kind. */
 #define COALESCE_TCP 1
 #define COALESCE_UDP 2
 
@@ -40,6 +40,7 @@ struct coalesce_group {
 	uint8_t version;
 	uint8_t flags;          /* TCP flags to be added to the head's: PSH */
 	bool closed;            /* nothing may follow */
+	bool is_sound;          /* the first packet's checksum has been verified; those that joined always are */
 };
 
 struct coalesce {
@@ -63,8 +64,9 @@ static inline bool coalesce_full(const struct coalesce *c)
 /* Adds a valid packet, whose bytes stay as they are until the batch is over. Not when full. */
 void coalesce_add(struct coalesce *c, const struct packet *p);
 
-/* A group as one write to the TUN: the virtio header, then `iov`, which has room for COALESCE_SEGMENTS + 1. Merged headers are
- * made in `headers`, which holds COALESCE_HEADERS_MAX. Returns the number of iovecs. */
+/* A group as one write to the TUN: the virtio header, then `iov`, which has room for COALESCE_SEGMENTS + 1. A group of one
+ * packet is the packet as it was received. Merged headers are made in `headers`, which holds COALESCE_HEADERS_MAX. Returns
+ * the number of iovecs. */
 int coalesce_build(const struct coalesce *c, uint16_t group, struct virtio_net_hdr *header, uint8_t *headers,
 		   struct iovec *iov);
 

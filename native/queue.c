@@ -113,10 +113,10 @@ static void unpark(struct queue *q)
 
 static int open_fds(struct queue *q, const struct queue_parts *parts)
 {
-	int error = tun_io_open(&q->tun, parts->tun_fd);
+	int error = tun_io_open(&q->tun, parts->tun_fd, q->offloads_off);
 
 	if (!error)
-		error = udp_io_open(&q->udp, parts->udp_fd);
+		error = udp_io_open(&q->udp, parts->udp_fd, q->offloads_off);
 	if (error)
 		return error;
 	q->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
@@ -158,6 +158,7 @@ int queue_open(const struct queue_parts *parts, struct queue **out)
 		return -ENOMEM;
 	memset(q, 0, sizeof(*q));
 	q->table = parts->table;
+	q->offloads_off = parts->config->offloads_off;
 	q->epoll_fd = q->timer_fd = q->full_fd = -1;
 	q->arena = map_arena();
 	if (q->arena)
@@ -190,7 +191,7 @@ int queue_add_socket(struct queue *q, int udp_fd)
 
 	if (q->extra_count == TRANSMIT_SOCKETS_MAX - 1)
 		return -ENOSPC;
-	error = udp_io_open(extra, udp_fd);
+	error = udp_io_open(extra, udp_fd, q->offloads_off);
 	if (!error)
 		error = transmit_add_socket(&q->transmit, extra);
 	if (!error)

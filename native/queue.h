@@ -24,6 +24,7 @@ struct queue {
 	struct udp_io udp;
 	struct udp_io extra[TRANSMIT_SOCKETS_MAX - 1]; /* they only send */
 	uint32_t extra_count;
+	uint32_t offloads_off; /* UDPB_OFFLOAD_* */
 	struct transmit transmit;
 	struct receive receive;
 };

@@ -14,24 +14,25 @@
 
 #define TSO (TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN)
 #define USO (TUN_F_USO4 | TUN_F_USO6)
-#define OFFERS_TSO (UDPB_OFFLOAD_CSUM | UDPB_OFFLOAD_TSO)
 
-/* What to ask for, best first, and what it is called. Each call replaces whatever was negotiated before. */
-static const struct {
-	unsigned long asked;
-	uint32_t granted;
-} levels[] = {
-	{ TUN_F_CSUM | TSO | USO, OFFERS_TSO | UDPB_OFFLOAD_USO }, /* Linux 6.2 */
-	{ TUN_F_CSUM | TSO, OFFERS_TSO },
-	{ TUN_F_CSUM, UDPB_OFFLOAD_CSUM },
-	{ 0, 0 },
+/* What to ask for, best first. */
+static const uint32_t levels[] = {
+	UDPB_OFFLOAD_CSUM | UDPB_OFFLOAD_TSO | UDPB_OFFLOAD_USO, /* Linux 6.2 */
+	UDPB_OFFLOAD_CSUM | UDPB_OFFLOAD_TSO,
+	UDPB_OFFLOAD_CSUM,
+	0,
 };
 
-static int negotiate(struct tun_io *io)
+/* Each call replaces whatever was negotiated before. */
+static int negotiate(struct tun_io *io, uint32_t off)
 {
 	for (size_t i = 0; i < sizeof(levels) / sizeof(levels[0]); i++) {
-		if (ioctl(io->fd, TUNSETOFFLOAD, levels[i].asked) == 0) {
-			io->offloads = levels[i].granted;
+		uint32_t wanted = levels[i] & ~off;
+		unsigned long asked = (wanted & UDPB_OFFLOAD_CSUM ? TUN_F_CSUM : 0) |
+				      (wanted & UDPB_OFFLOAD_TSO ? TSO : 0) | (wanted & UDPB_OFFLOAD_USO ? USO : 0);
+
+		if (ioctl(io->fd, TUNSETOFFLOAD, asked) == 0) {
+			io->offloads = wanted;
 			return 0;
 		}
 	}
@@ -66,7 +67,7 @@ static ssize_t plain_read(int fd, void *buffer, size_t capacity)
 	return syscall(SYS_read, fd, buffer, capacity);
 }
 
-int tun_io_open(struct tun_io *io, int fd)
+int tun_io_open(struct tun_io *io, int fd, uint32_t off)
 {
 	int header_bytes = (int)sizeof(struct virtio_net_hdr);
 	struct ifreq request = { 0 };
@@ -79,12 +80,12 @@ int tun_io_open(struct tun_io *io, int fd)
 	if (ioctl(fd, TUNSETVNETHDRSZ, &header_bytes) < 0)
 		return -errno;
 	*io = (struct tun_io){ .fd = fd, .read = plain_read, .writev = writev };
-	error = negotiate(io);
+	error = negotiate(io, off);
 	if (error)
 		return error;
-	if (takes(io, VIRTIO_NET_HDR_GSO_TCPV4, IPPROTO_TCP, 40, 16))
+	if (!(off & UDPB_OFFLOAD_TCP_COALESCE) && takes(io, VIRTIO_NET_HDR_GSO_TCPV4, IPPROTO_TCP, 40, 16))
 		io->offloads |= UDPB_OFFLOAD_TCP_COALESCE;
-	if (takes(io, VIRTIO_NET_HDR_GSO_UDP_L4, IPPROTO_UDP, 28, 6))
+	if (!(off & UDPB_OFFLOAD_UDP_COALESCE) && takes(io, VIRTIO_NET_HDR_GSO_UDP_L4, IPPROTO_UDP, 28, 6))
 		io->offloads |= UDPB_OFFLOAD_UDP_COALESCE;
 	return 0;
 }

@@ -23,9 +23,9 @@ struct tun_io {
 };
 
 /* Checks that the fd is a TUN with a virtio header, negotiates what it may hand over, and probes what it takes: a kernel
- * may refuse super-packets that another of the same version takes. Returns 0 or -errno (-EINVAL: another kind of device
- * or no virtio header). */
-int tun_io_open(struct tun_io *io, int fd);
+ * may refuse super-packets that another of the same version takes. Neither is done for what is in `off` (UDPB_OFFLOAD_*).
+ * Returns 0 or -errno (-EINVAL: another kind of device or no virtio header). */
+int tun_io_open(struct tun_io *io, int fd, uint32_t off);
 
 /* Reads one packet or super-packet of up to `capacity` bytes into `buffer`; the TUN_IO_HEADER_BYTES before it are
  * overwritten. Returns its length in bytes, or -errno: -EAGAIN when there is none. */

@@ -6,6 +6,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "udpb.h"
+
 #define BUFFER_BYTES (8 << 20) /* the kernel doubles it; holds a burst of 128 full-sized GSO datagrams twice */
 
 /* The privileged form passes net.core.*mem_max; without CAP_NET_ADMIN in the initial namespace the plain one must do. */
@@ -17,24 +19,26 @@ static void set_buffer(int fd, int forced, int plain)
 		(void)setsockopt(fd, SOL_SOCKET, plain, &bytes, sizeof(bytes));
 }
 
-int udp_io_open(struct udp_io *io, int fd)
+int udp_io_open(struct udp_io *io, int fd, uint32_t off)
 {
 	int discover = IP_PMTUDISC_DO;
-	int off = 0, on = 1;
+	int recverr = 0, gro = !(off & UDPB_OFFLOAD_UDP_GRO);
 	int segment_bytes = 0;
 	socklen_t length = sizeof(segment_bytes);
 
 	if (setsockopt(fd, IPPROTO_IP, IP_MTU_DISCOVER, &discover, sizeof(discover)) < 0)
 		return -errno;
 	/* A queued error keeps the fd ready until somebody reads the error queue: nobody does. */
-	if (setsockopt(fd, IPPROTO_IP, IP_RECVERR, &off, sizeof(off)) < 0)
+	if (setsockopt(fd, IPPROTO_IP, IP_RECVERR, &recverr, sizeof(recverr)) < 0)
 		return -errno;
 	set_buffer(fd, SO_RCVBUFFORCE, SO_RCVBUF);
 	set_buffer(fd, SO_SNDBUFFORCE, SO_SNDBUF);
 	*io = (struct udp_io){ .fd = fd, .recvmmsg = recvmmsg, .sendmmsg = sendmmsg, .path_mtu = udp_io_path_mtu };
 	/* Both options are there from Linux 4.18 and 5.0 on. How many segments a message may have shows when one is sent. */
-	io->segments_max = getsockopt(fd, IPPROTO_UDP, UDP_SEGMENT, &segment_bytes, &length) == 0 ? UDP_IO_SEGMENTS_MAX : 1;
-	io->gro = setsockopt(fd, IPPROTO_UDP, UDP_GRO, &on, sizeof(on)) == 0;
+	io->segments_max = 1;
+	if (!(off & UDPB_OFFLOAD_UDP_SEGMENT) && getsockopt(fd, IPPROTO_UDP, UDP_SEGMENT, &segment_bytes, &length) == 0)
+		io->segments_max = UDP_IO_SEGMENTS_MAX;
+	io->gro = setsockopt(fd, IPPROTO_UDP, UDP_GRO, &gro, sizeof(gro)) == 0 && gro;
 	return 0;
 }
 

@@ -30,9 +30,9 @@ struct udp_io {
 	int (*path_mtu)(uint32_t local_be, const struct sockaddr_in *peer);
 };
 
-/* Sets the socket up: DF on every datagram (EMSGSIZE instead of outer fragments), no queued errors, large buffers.
- * Returns 0 or -errno. */
-int udp_io_open(struct udp_io *io, int fd);
+/* Sets the socket up: DF on every datagram (EMSGSIZE instead of outer fragments), no queued errors, large buffers, and
+ * without what is in `off` (UDPB_OFFLOAD_*). Returns 0 or -errno. */
+int udp_io_open(struct udp_io *io, int fd, uint32_t off);
 
 /* Receives up to `count` datagrams. Returns how many, or -errno: -EAGAIN when there is none. */
 int udp_io_receive(const struct udp_io *io, struct mmsghdr *messages, unsigned int count);

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from udpbackend.errors import UsageError
-from udpbackend.texts import READERS, REPEATABLE, SECRET, SourceCheck
+from udpbackend.texts import OFFLOADS_OFF, READERS, REPEATABLE, SECRET, SourceCheck
 
 ANY_ADDRESS = IPv4Address(0)
 
@@ -119,6 +119,9 @@ class Settings:
 
     source_ports: int = 0
     """Further UDP ports to send from, 0 to 15, so that the receiver's card and kernel can spread flows."""
+
+    offloads_off: frozenset[str] = OFFLOADS_OFF
+    """Offloads that are not used though the kernel may grant them, by their names in `status`."""
 
     status_socket: Path = Path()
     """Where `status` asks the daemon. Left empty: the subnet file's name, ending in .sock."""

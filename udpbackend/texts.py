@@ -16,6 +16,12 @@ from typing import Any, Literal, cast
 SourceCheck = Literal["subnet", "peer", "off"]
 SOURCE_CHECKS = ("subnet", "peer", "off")
 
+OFFLOADS = ("tso", "uso", "tcp-coalesce", "udp-coalesce", "udp-segment", "udp-gro")
+"""Those that can be switched, by their names in `status`."""
+
+OFFLOADS_OFF = frozenset({"udp-coalesce"})
+"""Off unless switched on: programs that see packets, not sockets, would see several UDP datagrams as one."""
+
 WORKERS_MAX = 16
 """As many queues as the dataplane has."""
 
@@ -150,6 +156,17 @@ def _source_check(text: str) -> SourceCheck:
     return cast("SourceCheck", text)
 
 
+def _offloads_off(text: str) -> frozenset[str]:
+    """Switches as `ethtool -K` has them, by commas; what is not named stays as it is without the flag."""
+    off = set(OFFLOADS_OFF)
+    for part in text.split(","):
+        name, _, state = part.strip().partition("=")
+        if name not in OFFLOADS or state not in ("on", "off"):
+            raise ValueError(f"expected offloads with on or off, like udp-coalesce=on,tso=off ({', '.join(OFFLOADS)})")
+        (off.add if state == "off" else off.discard)(name)
+    return frozenset(off)
+
+
 REPEATABLE = frozenset({"iface", "iface_regex"})
 """Fields that hold every text given, in order; of any other field the last text counts."""
 
@@ -191,5 +208,6 @@ READERS: dict[str, Callable[[str], Any]] = {
     "workers": _workers,
     "worker_cpus": _cpus,
     "source_ports": _source_ports,
+    "offloads_off": _offloads_off,
     "status_socket": _path,
 }

@@ -1,8 +1,9 @@
 /* merged: a batch that goes through coalesce, and the judgement of all that comes out.
  *
- * Owns the check that every test wants: what comes out, cut again by super.h and by segment.c, is what went in, each packet
- * once, each virtio header right, no damaged packet merged, and no two packets of a flow in another order. Packets live in
- * allocations of exactly their size. REQUIRE is what becomes of a failure: a test counts it, a fuzzer traps.
+ * Owns the check that every test wants: what comes out, cut again by super.h and by segment.c, is what went in, each
+ * packet once, each virtio header right, no damaged packet merged, what stayed alone untouched, and no two packets of a
+ * flow in another order. Packets live in allocations of exactly their size. REQUIRE is what becomes of a failure: a test
+ * counts it, a fuzzer traps.
  */
 #ifndef MERGED_H
 #define MERGED_H
@@ -109,7 +110,7 @@ static inline void check_untouched(struct batch *b, uint16_t group, const struct
 	b->group[owner] = group;
 }
 
-/* A super-packet, or one packet with a partial checksum: everything that the kernel reads in it. */
+/* A super-packet: everything that the kernel reads in it. */
 static inline void check_headers(const struct batch *b, const struct packet *first, const struct virtio_net_hdr *header,
 				 size_t len, size_t segments)
 {
@@ -125,8 +126,8 @@ static inline void check_headers(const struct batch *b, const struct packet *fir
 	REQUIRE(header->flags == VIRTIO_NET_HDR_F_NEEDS_CSUM);
 	REQUIRE(header->csum_start == start && header->csum_offset == field_of(protocol));
 	REQUIRE(header->hdr_len == headers);
-	REQUIRE(header->gso_type == (segments > 1 ? type : VIRTIO_NET_HDR_GSO_NONE));
-	REQUIRE(header->gso_size == (segments > 1 ? first->length - headers : 0));
+	REQUIRE(header->gso_type == type);
+	REQUIRE(header->gso_size == first->length - headers);
 	REQUIRE(get_16(b->whole + start + field_of(protocol)) == pseudo_sum(b->whole, len, start, protocol));
 	REQUIRE(protocol == TCP || get_16(b->whole + start + 4) == len - start);
 	REQUIRE(cut_count(len, header, headers) == segments);
@@ -167,10 +168,6 @@ static inline void check_segments_of(struct batch *b, const struct virtio_net_hd
 
 		segment_make(&source, i, headers, &it);
 		REQUIRE(it.headers_bytes + it.payload_bytes == bytes);
-		if (segments == 1) {
-			REQUIRE(same_packet(it.payload, b->piece, bytes, header->csum_start, protocol));
-			continue;
-		}
 		REQUIRE(same_packet(headers, b->piece, it.headers_bytes, header->csum_start, protocol));
 		REQUIRE(!memcmp(it.payload, b->piece + it.headers_bytes, it.payload_bytes));
 	}
@@ -184,7 +181,7 @@ static inline void check_merged(struct batch *b, uint16_t group, const struct vi
 	const struct packet *first = NULL;
 	size_t len = 0, segments = (size_t)count - 1;
 
-	REQUIRE(count > 1 && batch_owner(b, iov->iov_base) == COALESCE_NONE); /* no packet's own bytes are written to */
+	REQUIRE(count > 2 && batch_owner(b, iov->iov_base) == COALESCE_NONE); /* no packet's own bytes are written to */
 	for (int i = 0; i < count; i++) {
 		memcpy(b->whole + len, iov[i].iov_base, iov[i].iov_len);
 		len += iov[i].iov_len;

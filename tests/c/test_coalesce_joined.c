@@ -172,7 +172,7 @@ static void turn_bit(const struct shape *shape, size_t bit)
 	(void)batch_check(&batch); /* untouched, or judged sound by another's sum */
 	if (added && is_covered(shape, bit)) {
 		CHECK(!is_sound(&batch.packet[1]));
-		CHECK(batch.coalesce.group[batch.group[1]].payload_bytes == 0);
+		CHECK(batch.coalesce.group[batch.group[1]].segments == 1);
 	}
 	batch_end(&batch);
 }

@@ -158,9 +158,33 @@ static void test_worker(bool deleted)
 	close(stop);
 }
 
+/* A kernel grants all of them on a plain TUN; what is switched off is not used, and nothing else goes with it. */
+static void test_offloads_switched_off(void)
+{
+	struct udpb_config config = rig_config(UDPB_SOURCE_SUBNET);
+	int tun = netns_tun("test1", IFF_TUN | IFF_VNET_HDR), udp = udp_socket(LOCAL, RIG_PORT);
+	uint32_t all = 0;
+
+	for (uint32_t off = 0; off <= UDPB_OFFLOAD_UDP_GRO; off = off ? off << 1 : UDPB_OFFLOAD_TSO) {
+		uint32_t used;
+
+		config.offloads_off = off;
+		CHECK(udpb_new(&config, &lab.u) == 0);
+		CHECK(udpb_queue_open(lab.u, 0, tun, udp) == 0);
+		used = udpb_queue_offloads(lab.u, 0);
+		if (off == 0)
+			all = used;
+		CHECK((all & off) == off && used == (all & ~off));
+		udpb_free(lab.u);
+	}
+	close(tun);
+	close(udp);
+}
+
 int main(void)
 {
 	netns_enter_or_skip();
+	test_offloads_switched_off();
 	test_both_ways();
 	test_budget();
 	test_linger();

@@ -19,8 +19,8 @@
 #include "udp_io.h"
 #include "udpb.h"
 
-static int feed_tun_open(struct tun_io *io, int fd);
-static int feed_udp_open(struct udp_io *io, int fd);
+static int feed_tun_open(struct tun_io *io, int fd, uint32_t off);
+static int feed_udp_open(struct udp_io *io, int fd, uint32_t off);
 
 #define tun_io_open feed_tun_open
 #define udp_io_open feed_udp_open
@@ -123,14 +123,16 @@ static int feed_receive(int fd, struct mmsghdr *messages, unsigned int count, in
 	return (int)wanted;
 }
 
-static int feed_tun_open(struct tun_io *io, int fd)
+static int feed_tun_open(struct tun_io *io, int fd, uint32_t off)
 {
+	(void)off;
 	*io = (struct tun_io){.fd = fd, .read = feed_read, .writev = feed_write};
 	return 0;
 }
 
-static int feed_udp_open(struct udp_io *io, int fd)
+static int feed_udp_open(struct udp_io *io, int fd, uint32_t off)
 {
+	(void)off;
 	*io = (struct udp_io){.fd = fd, .segments_max = 1, .recvmmsg = feed_receive, .sendmmsg = feed_send};
 	return 0;
 }

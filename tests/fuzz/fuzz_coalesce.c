@@ -84,7 +84,7 @@ static void turn_a_bit(uint16_t count, uint32_t which, uint32_t bit, uint32_t ki
 	dropped = batch.coalesce.packets < count;
 	if (covered && !dropped) {
 		REQUIRE(!is_sound(&batch.packet[which]));
-		REQUIRE(batch.coalesce.group[batch.group[which]].payload_bytes == 0);
+		REQUIRE(batch.coalesce.group[batch.group[which]].segments == 1);
 	}
 	batch_end(&batch);
 }

@@ -1,9 +1,9 @@
 """Differential: TCP and UDP mixes go through a daemon and come out byte for byte, each flow in its order.
 
 A plain UDP socket in a peer's place controls every byte. Where packets come in, the daemon is held (SIGSTOP) while they
-are sent, so that it takes them as one batch and joins what it can; the pod's link then takes super-packets apart and
-finishes every checksum, and what the pod's end sees is compared. Where they go out, super-packets are put into flannel0
-with a virtio header of ours.
+are sent, so that it takes them as one batch and joins what it can, UDP too; the pod's link then takes super-packets
+apart and finishes every checksum, and what the pod's end sees is compared. Where they go out, super-packets are put
+into flannel0 with a virtio header of ours.
 """
 
 import random
@@ -72,7 +72,7 @@ class Scene:
 
 @pytest.fixture(scope="module")
 def scene(able):
-    with Lab() as lab, Overlay(lab) as overlay:
+    with Lab() as lab, Overlay(lab, "--offloads=udp-coalesce=on") as overlay:
         a, b = lab.hosts
         b.namespace.run("ethtool", "-K", "pod0", *(word for name in OFFLOADS for word in (name, "off")))
         overlay.launch(b)

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from udpbackend.dataplane import native
 from udpbackend.errors import UsageError
 from udpbackend.flags import FLAGS, IGNORED, Ask, parse, usage
 from udpbackend.settings import Given, Settings
-from udpbackend.texts import READERS
+from udpbackend.texts import OFFLOADS, READERS
 
 REGISTRY = ["--static-subnets=/etc/nodes.json"]
 
@@ -62,6 +63,32 @@ def test_every_flag_fills_its_field():
     assert (settings.healthz_ip, settings.healthz_port) == (IPv6Address("::1"), 8081)
     assert (settings.verbosity, settings.node_name, settings.source_check) == (2, "alpha", "peer")
     assert settings.status_socket == Path("/run/s")
+
+
+@pytest.mark.parametrize(
+    ("text", "off"),
+    [
+        ("udp-coalesce=on", set()),
+        ("tso=off", {"tso", "udp-coalesce"}),
+        ("udp-gro=off, udp-coalesce=on,udp-segment=off", {"udp-gro", "udp-segment"}),
+        ("uso=off,uso=on", {"udp-coalesce"}),
+    ],
+)
+def test_offloads_are_switched_one_by_one(text, off):
+    assert parse(REGISTRY, {}).offloads_off == {"udp-coalesce"}
+    assert parse([*REGISTRY, f"--offloads={text}"], {}).offloads_off == off
+    assert parse(REGISTRY, {"FLANNELD_OFFLOADS": text}).offloads_off == off
+
+
+@pytest.mark.parametrize("text", ["tso", "gro=off", "csum=off", "tso=no", "tso=off,", "tso=on=off"])
+def test_a_bad_switch_is_refused_with_all_there_are(text):
+    message = refused([*REGISTRY, f"--offloads={text}"])
+    assert f"--offloads: invalid value {text!r}: expected offloads with on or off, like udp-coalesce=on" in message
+    assert all(name in message for name in OFFLOADS)
+
+
+def test_switches_are_named_as_status_names_offloads():
+    assert set(OFFLOADS) | {"csum"} == set(native.OFFLOADS.values())
 
 
 def test_go_takes_the_next_argument_whatever_it_looks_like():

@@ -72,6 +72,7 @@ class UdpBackend:
         self._netlink = context.netlink
         self._link = OverlayLink(context.netlink)
         self._source_check = context.settings.source_check
+        self._offloads_off = context.settings.offloads_off
         self._workers = context.settings.workers
         self._cpus = context.settings.worker_cpus
         self._published = context.published
@@ -124,6 +125,7 @@ class UdpBackend:
             tun_address6=overlay.address6,
             local_address=self._endpoint.address,
             source_check=self._source_check,
+            offloads_off=self._offloads_off,
         )
         queues, senders = ([bound.fileno() for bound in group] for group in (self._sockets, self._senders))
         plan = Plan(queues, senders, self._workers > 0, self._cpus)

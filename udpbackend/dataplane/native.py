@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import struct
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cache
 from ipaddress import IPv4Address, IPv6Address
@@ -137,13 +137,18 @@ class Dataplane:
         tun_address6: IPv6Address | None = None,
         local_address: IPv4Address,
         source_check: str,
+        offloads_off: Collection[str] = (),
     ) -> None:
-        """The two `tun_address` are flannel0's, the sources of our ICMP errors; without the second none is sent."""
+        """The two `tun_address` are flannel0's, the sources of our ICMP errors; without the second none is sent.
+
+        `offloads_off` are names of offloads that are not to be used, whatever the kernel grants.
+        """
         config = ffi.new("struct udpb_config *")
         config.tun_address_be = inet(tun_address)
         config.tun_address6 = tun_address6.packed if tun_address6 else bytes(16)
         config.local_address_be = inet(local_address)
         config.source_check = SOURCE_CHECKS[source_check]
+        config.offloads_off = sum(bit for bit, name in OFFLOADS.items() if name in offloads_off)
         out = ffi.new("struct udpb **")
         _check(lib.udpb_new(config, out), "start the dataplane")
         self._handle = out[0]
@@ -184,7 +189,7 @@ class Dataplane:
         return int(lib.udpb_queue_fd(self._handle, queue))
 
     def offloads(self, queue: int) -> tuple[str, ...]:
-        """Names of the offloads granted to the queue's TUN."""
+        """Names of the offloads that the queue uses now."""
         granted = lib.udpb_queue_offloads(self._handle, queue)
         return tuple(name for bit, name in OFFLOADS.items() if granted & bit)
 
