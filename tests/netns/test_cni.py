@@ -212,18 +212,87 @@ def test_an_add_without_a_daemon_says_what_is_missing(nodes):
     assert node.kept() == [[], []]
 
 
-def test_check_status_and_gc(nodes):
+@pytest.mark.parametrize("version", ["0.3.1", "0.4.0", "1.0.0"])
+def test_the_versions_that_debians_plugins_speak(nodes, version):
     node = nodes[0]
-    config = {**node.config, "cniVersion": "1.0.0"}
+    config = {**node.config, "cniVersion": version}
     status, result = node.run("ADD", config=config)
-    assert (status, result.get("cniVersion")) == (0, "1.0.0"), result
-    assert node.run("CHECK", config={**config, "prevResult": result}) == (0, None)
-    newest = {**config, "cniVersion": "1.1.0"}
-    assert node.run("STATUS", config=newest) == (0, None)
-    assert node.run("GC", config=newest) == (0, None)
+    assert (status, result.get("cniVersion")) == (0, version), result
+    check = {**config, "prevResult": result}
+    if version == "0.3.1":
+        assert node.run("CHECK", config=check)[1]["msg"] == "config version does not allow CHECK"
+    else:
+        assert node.run("CHECK", config=check) == (0, None)
+        node.host.pod.ip("address flush dev eth0")
+        status, error = node.run("CHECK", config=check)
+        assert (status, error["code"]) == (1, 999)
+        assert "10.5.1." in error["msg"], "the address that is gone is named"
     assert [node.run(command, config=config)[1]["code"] for command in ("STATUS", "GC")] == [1, 1]
-    assert node.run("CHECK")[1]["msg"] == "config version does not allow CHECK"
     assert len(node.kept()[0]) == 1
+    assert node.run("DEL", config=config) == (0, None)
+    assert node.kept() == [[], []]
+
+
+def test_a_version_that_debians_plugins_do_not_speak(nodes):
+    """STATUS says it before the first pod; an ADD fails, and its DEL does not."""
+    node = nodes[0]
+    config = {**node.config, "cniVersion": "1.1.0"}
+    assert node.run("STATUS", config=config)[0] == 1
+    status, error = node.run("ADD", config=config)
+    assert (status, error["code"], error["msg"]) == (1, 1, "incompatible CNI versions")
+    assert node.kept()[0] == ["pod-1"]
+    for _ in range(2):
+        assert node.run("DEL", config=config) == (0, None)
+        assert node.kept() == [[], []]
+
+
+def test_a_pod_of_a_newer_plugin_is_deleted_by_an_older_one(nodes):
+    """Its address is given back: the delegate is asked again in the newest version that it knows."""
+    node = nodes[0]
+    [address] = node.add()
+    kept = node.state / "pod-1"
+    kept.write_bytes(kept.read_bytes().replace(b'"0.3.1"', b'"1.1.0"'))
+    assert node.kept() == [["pod-1"], [address]]
+    assert node.run("DEL", config={**node.config, "cniVersion": "1.1.0"}) == (0, None)
+    assert node.kept() == [[], []]
+
+
+NEWER = """#!/bin/sh
+# Debian's plugin as one of 1.1.0 answers: STATUS and GC of the library do nothing, and a result is of that version.
+here=$(basename "$0")
+case $CNI_COMMAND in
+VERSION) echo '{"cniVersion":"1.1.0","supportedVersions":["0.3.1","0.4.0","1.0.0","1.1.0"]}' ;;
+STATUS | GC) cat >/dev/null ;;
+*) sed 's/"1.1.0"/"1.0.0"/' | CNI_PATH=%s /usr/lib/cni/"$here" | sed 's/"1.0.0"/"1.1.0"/' ;;
+esac
+"""
+
+
+def test_the_newest_version(running, nodes):
+    """With `bridge` made to speak it; what it does is Debian's."""
+    node = nodes[0]
+    bridge = node.bin / "bridge"
+    bridge.write_text(NEWER % REAL)
+    bridge.chmod(0o755)
+    config = {**node.config, "cniVersion": "1.1.0"}
+    try:
+        assert node.run("STATUS", config=config) == (0, None)
+        absent = {**config, "subnetFile": "/run/none/subnet.env"}
+        assert node.run("STATUS", config=absent)[1]["code"] == 50
+        status, result = node.run("ADD", config=config)
+        assert (status, result.get("cniVersion")) == (0, "1.1.0"), result
+        assert node.run("CHECK", config={**config, "prevResult": result}) == (0, None)
+        with Processes(running[0].lab.directory) as processes, Namespaces(processes) as namespaces:
+            gone = namespaces.add("gone")
+            assert node.run("ADD", config=config, container="gone", netns=gone.path)[0] == 0
+        assert len(node.kept()[1]) == 2
+        valid = [{"containerID": "pod-1", "ifname": "eth0"}]
+        assert node.run("GC", config={**config, "cni.dev/valid-attachments": valid}) == (0, None)
+        assert node.kept() == [["pod-1"], [result["ips"][0]["address"].partition("/")[0]]]
+        assert node.run("DEL", config=config) == (0, None)
+        assert node.kept() == [[], []]
+    finally:
+        bridge.unlink()
 
 
 def test_pods_that_start_together_get_an_address_each(running, nodes):

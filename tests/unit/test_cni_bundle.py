@@ -79,8 +79,9 @@ def test_it_loads_nothing_that_is_slow_or_not_in_the_standard_library(program, c
         input='{"name":"n","cniVersion":"1.1.0"}',
         capture_output=True,
         text=True,
-        check=True,
+        check=False,
     )
+    assert done.returncode == (command == "STATUS"), "there is no subnet file"
     loaded = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()[1:]}
     assert "udpbackend" in loaded
     assert not loaded & SLOW

@@ -229,16 +229,11 @@ def test_a_wrong_delegate_is_refused(plugin):
 @pytest.mark.parametrize(
     ("command", "version", "expected"),
     [
-        ("CHECK", "0.4.0", None),
-        ("CHECK", "1.0.0", None),
-        ("CHECK", "1.1.0", None),
         ("CHECK", "0.3.1", (1, "config version does not allow CHECK", "")),
         ("CHECK", None, (1, "config version does not allow CHECK", "")),
         ("CHECK", "1.1.1", (1, "plugin version does not allow CHECK", "")),
         ("CHECK", "1.0.9", (1, "incompatible CNI versions", f'config is "1.0.9", plugin supports [{VERSIONS}]')),
-        ("STATUS", "1.1.0", None),
         ("STATUS", "1.0.0", (1, "config version does not allow STATUS", "")),
-        ("GC", "1.1.0", None),
         ("GC", "1.0.0", (1, "config version does not allow GC", "")),
         ("GC", "", (1, "config version does not allow GC", "")),
         ("ADD", "9.9.9", (1, "incompatible CNI versions", f'config is "9.9.9", plugin supports [{VERSIONS}]')),
@@ -248,17 +243,128 @@ def test_a_wrong_delegate_is_refused(plugin):
 )
 def test_commands_and_versions(plugin, command, version, expected):
     config = plugin.config | {"cniVersion": version, "prevResult": {}, "cni.dev/valid-attachments": []}
-    if expected is None:
-        assert plugin.run(command, config) == (0, "", "")
-    else:
-        assert plugin.fails(command, config) == expected
+    assert plugin.fails(command, config) == expected
     assert plugin.given() is None
+
+
+@pytest.mark.parametrize("version", ["0.4.0", "1.0.0", "1.1.0"])
+def test_check_is_the_delegates_about_what_is_kept(plugin, version):
+    """The file of the daemon has no part in it; the result may be in another version than the ADD was."""
+    plugin.run("ADD")
+    (plugin.folder / "subnet.env").unlink()
+    plugin.other("true")
+    result = {"cniVersion": version, "ips": []}
+    assert plugin.run("CHECK", plugin.config | {"cniVersion": version, "prevResult": result})[:2] == (0, "")
+    assert json.loads(plugin.given()) == json.loads(STATE) | {"cniVersion": version, "prevResult": result}
+    assert "CNI_COMMAND=CHECK" in (plugin.folder / "bridge.env").read_text()
+    plugin.other("""echo '{"code": 100, "msg": "the address is gone"}'; exit 1""")
+    assert plugin.fails("CHECK", plugin.config | {"cniVersion": version}) == (100, "the address is gone", "")
+    assert plugin.state.read_bytes() == STATE
+
+
+@pytest.mark.parametrize(
+    ("routes", "told"),
+    [
+        (
+            [{"dst": "10.1.0.0/16"}, {"dst": "fd00::/48"}, {"dst": "10.2.0.0/16", "gw": "10.1.17.9"}],
+            [
+                {"dst": "10.1.0.0/16", "gw": "10.1.17.1"},
+                {"dst": "fd00::/48", "gw": "fd00::1"},
+                {"dst": "10.2.0.0/16", "gw": "10.1.17.9"},
+            ],
+        ),
+        (["nonsense", {}], ["nonsense", {"gw": "10.1.17.1"}]),
+        ("nonsense", "nonsense"),
+    ],
+)
+def test_check_tells_the_gateway_of_each_route(plugin, routes, told):
+    """Older versions of `bridge` know the route again only by it."""
+    plugin.run("ADD")
+    ips = [{"address": "10.1.17.2/24", "gateway": "10.1.17.1"}, {"address": "fd00::2/64", "gateway": "fd00::1"}]
+    result = {"cniVersion": "1.0.0", "ips": ips, "routes": routes}
+    assert plugin.run("CHECK", plugin.config | {"cniVersion": "1.0.0", "prevResult": result})[0] == 0
+    assert json.loads(plugin.given())["prevResult"] == result | {"routes": told}
+
+
+def test_check_of_what_was_never_added(plugin):
+    config = plugin.config | {"cniVersion": "1.0.0"}
+    found = plugin.fails("CHECK", config)
+    assert found == (3, "no ADD of c1 is known", f"{plugin.folder}/data has nothing about it")
+    plugin.state.parent.mkdir()
+    plugin.state.write_bytes(b"half {")
+    assert plugin.fails("CHECK", config)[:2][0] == 999
+    assert plugin.given() is None
+
+
+def test_status_is_the_delegates_once_the_daemon_was_ready(plugin):
+    config = plugin.config | {"cniVersion": "1.1.0"}
+    plugin.other("true")
+    assert plugin.run("STATUS", config) == (0, "", "")
+    assert json.loads(plugin.given()) == json.loads(STATE) | {"cniVersion": "1.1.0"}
+    plugin.other("""echo '{"code": 51, "msg": "no room"}'; exit 1""")
+    assert plugin.fails("STATUS", config) == (51, "no room", "")
+    (plugin.others / "bridge").unlink()
+    code, msg, _ = plugin.fails("STATUS", config)
+    assert (code, msg.startswith('failed to find plugin "bridge" in path ')) == (50, True)
+    (plugin.folder / "subnet.env").unlink()
+    code, msg, details = plugin.fails("STATUS", config)
+    assert (code, msg) == (50, "the network is not ready on this node: the daemon has not written its subnet file")
+    assert details.endswith(f"open {plugin.folder}/subnet.env: no such file or directory")
+    assert not plugin.state.parent.exists()
+
+
+def test_gc_takes_back_what_the_runtime_no_longer_has(plugin):
+    """Containers of another network with the same directory are not its business."""
+    for container in ("c1", "c2", "c3"):
+        plugin.run("ADD", CNI_CONTAINERID=container)
+    plugin.run("ADD", plugin.config | {"name": "other"}, CNI_CONTAINERID="c4")
+    plugin.other(f"echo $CNI_COMMAND $CNI_CONTAINERID $CNI_IFNAME $CNI_NETNS >>{plugin.folder}/seen")
+    valid = [{"containerID": "c1", "ifname": "eth0"}]
+    config = plugin.config | {"cniVersion": "1.1.0", "cni.dev/valid-attachments": valid}
+    unset = dict.fromkeys(("CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME"))
+    assert plugin.run("GC", config, **unset) == (0, "", "")
+    seen = (plugin.folder / "seen").read_text().splitlines()
+    assert (sorted(seen[:2]), seen[2:]) == (["DEL c2 eth0", "DEL c3 eth0"], ["GC"])
+    assert json.loads(plugin.given())["cni.dev/valid-attachments"] == valid
+    assert sorted(path.name for path in plugin.state.parent.iterdir()) == ["c1", "c4"]
+    assert plugin.run("GC", config, **unset) == (0, "", "")
+    del config["cni.dev/valid-attachments"]
+    assert plugin.fails("GC", config) == (7, "cni.dev/valid-attachments: expected a list", "")
+    assert sorted(path.name for path in plugin.state.parent.iterdir()) == ["c1", "c4"]
+
+
+OLDER = r"""
+case $CNI_COMMAND in VERSION) echo '{"supportedVersions":["0.3.0","0.3.1"]}'; exit;; esac
+grep -q '"cniVersion":"0.3.1"' %s/bridge.in && { echo took back >&2; exit; }
+echo '{"code": 1, "msg": "incompatible CNI versions", "details": "d"}'; exit 1
+"""
+
+
+def test_del_of_what_a_newer_delegate_has_added(plugin):
+    plugin.run("ADD", plugin.config | {"cniVersion": "1.1.0"})
+    plugin.other(OLDER % plugin.folder)
+    status, out, err = plugin.run("DEL", plugin.config | {"cniVersion": "1.1.0"})
+    assert (status, out, err.endswith("took back\n")) == (0, "", True)
+    assert not plugin.state.exists()
+
+
+@pytest.mark.parametrize("versions", ['{"supportedVersions":["0.3.1"]}', "nonsense", "[]"])
+def test_del_forgets_what_the_delegate_refuses_in_every_version(plugin, versions):
+    """It has refused the ADD as well; a DEL that failed each time would keep the pod for ever."""
+    plugin.other(f"""case $CNI_COMMAND in VERSION) echo '{versions}'; exit;; esac
+        echo '{{"code": 1, "msg": "incompatible CNI versions", "details": "d"}}'; exit 1""")
+    config = plugin.config | {"cniVersion": "1.1.0"}
+    assert plugin.fails("ADD", config) == (1, "incompatible CNI versions", "d")
+    status, out, err = plugin.run("DEL", config)
+    assert (status, out, "refuses the version of what was delegated" in err) == (0, "", True)
+    assert not plugin.state.exists()
 
 
 @pytest.mark.parametrize("command", ["STATUS", "GC"])
 def test_commands_for_no_container_need_the_path_alone(plugin, command):
-    config = plugin.config | {"cniVersion": "1.1.0"}
+    config = plugin.config | {"cniVersion": "1.1.0", "cni.dev/valid-attachments": []}
     unset = dict.fromkeys(("CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME"))
+    plugin.other("true")
     assert plugin.run(command, config, **unset) == (0, "", "")
     assert plugin.fails(command, config, CNI_PATH=None)[1] == "required env variables [CNI_PATH] missing"
 

@@ -168,3 +168,30 @@ async def test_a_host_without_cni_needs_none(tmp_path, monkeypatch):
     assert isinstance(gap, NotChecked)
     (finding,) = await cni_config.look(doctor_facts(cni=CniFolders(tmp_path / "net.d", named=True)))
     assert finding.severity == "down"
+
+
+@pytest.mark.parametrize(
+    ("more", "severity", "what"),
+    [
+        (
+            {"cniVersion": "1.1.0"},
+            "down",
+            "asks for version 1.1.0, which not all of its programs speak: no pod can start",
+        ),
+        (
+            {"cniVersions": ["1.1.0", "0.4.0", "9.9.9"]},
+            "risk",
+            "offers version 1.1.0, which not all of its programs speak: no pod can start where the runtime takes it",
+        ),
+    ],
+)
+def test_a_version_that_a_program_does_not_speak(cni, more, severity, what):
+    (cni.conf / "10-flannel.conflist").write_text(conflist(FLANNEL, PORTMAP, **more))
+    for name, versions in {"bridge": ["1.0.0", "1.1.0"], "host-local": ["0.3.1", "1.0.0"]}.items():
+        path = cni.programs[0] / name
+        path.write_text(f"#!/bin/sh\necho '{json.dumps({'supportedVersions': versions})}'\n")
+    finding = only(cni)
+    assert (finding.severity, finding.what) == (severity, f"the CNI configuration {what}")
+    assert finding.evidence == f"{cni.conf}/10-flannel.conflist; {cni.programs[0]}/host-local speaks 1.0.0 at most"
+    (cni.conf / "10-flannel.conflist").write_text(conflist(FLANNEL, PORTMAP, cniVersion="1.0.0"))
+    assert judge(cni) == []

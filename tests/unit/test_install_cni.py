@@ -14,6 +14,7 @@ import pytest
 
 from udpbackend import __version__
 from udpbackend.cni import bundle
+from udpbackend.cni.plugin import VERSIONS
 from udpbackend.commands import install_cni
 from udpbackend.errors import ConfigError, HostError, UsageError
 
@@ -83,9 +84,44 @@ def test_both_files_stand_and_are_said(host, capsys):
     assert host.files() == ["cni-conf.json", "net.d/10-flannel.conflist", "opt/bin/flannel"]
 
 
-def test_without_a_configuration_the_stock_one_stands(host):
+def speak(host, *versions, names=("bridge", "host-local", "portmap")):
+    """The plugins of others, which say that they speak these versions."""
+    host.plugin.parent.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        path = host.plugin.with_name(name)
+        path.write_text(f"#!/bin/sh\necho '{json.dumps({'supportedVersions': versions})}'\n")
+        path.chmod(0o755)
+
+
+def test_without_a_configuration_the_stock_one_stands(host, capsys):
+    """Nobody can tell which versions the plugins speak that are not there yet: what is left is flannel's."""
     assert host.run(source=False) == 0
     assert json.loads(host.conf.read_text()) == FLANNELS
+    assert capsys.readouterr().err == (
+        f"left out of cniVersions: 0.3.1, 0.4.0, 1.0.0, 1.1.0: {host.plugin.parent} has no bridge or host-local or "
+        "portmap that tells its own\n"
+    )
+
+
+@pytest.mark.parametrize("newest", [4, 5, 6, 7])
+def test_a_runtime_may_choose_the_versions_that_all_plugins_speak(host, newest, capsys):
+    speak(host, *VERSIONS)
+    speak(host, *VERSIONS[:newest], names=["portmap"])
+    assert host.run(source=False) == 0
+    offered = json.loads(host.conf.read_text()).pop("cniVersions")
+    assert offered == list(VERSIONS[3:newest])
+    assert capsys.readouterr().err.count("left out of cniVersions: ") == (newest < 7)
+    assert json.loads(host.conf.read_text()) == FLANNELS | {"cniVersions": offered}
+
+
+def test_a_configuration_that_offers_what_all_speak_is_installed_as_it_is(host, capsys):
+    host.give(json.dumps(FLANNELS | {"cniVersions": ["0.3.1", "1.0.0"]}, indent=7))
+    speak(host, "0.3.1", "1.0.0")
+    assert host.run() == 0
+    assert host.conf.read_bytes() == host.source.read_bytes()
+    speak(host, "0.3.1", names=["bridge"])
+    assert host.run("--print") == 0
+    assert '"cniVersions": [\n    "0.3.1"\n  ]' in capsys.readouterr().out
 
 
 def test_under_its_own_name(host):
@@ -156,6 +192,8 @@ BAD = [
     ({**FLANNELS, "name": 7}, "name: expected the name of a network, like cbr0, got 7"),
     ({**FLANNELS, "name": "a b"}, 'name: expected the name of a network, like cbr0, got "a b"'),
     ({**FLANNELS, "cniVersion": "9.9.9"}, "cniVersion: expected one of 0.1.0, "),
+    ({**FLANNELS, "cniVersions": "1.0.0"}, 'cniVersions: expected a list of versions, got "1.0.0"'),
+    ({**FLANNELS, "cniVersions": [1]}, "cniVersions: expected a list of versions, got [1]"),
     ({"name": "n", "type": "flannel"}, "plugins: expected a list of objects, got null"),
     ({**FLANNELS, "plugins": []}, "plugins: expected a list of objects, got []"),
     ({**FLANNELS, "plugins": ["flannel"]}, 'plugins: expected a list of objects, got ["flannel"]'),
@@ -355,7 +393,7 @@ def test_the_front_door_knows_it(host):
         text=True,
         check=False,
     )
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr.startswith("left out of cniVersions: ")) == (0, True)
     assert done.stdout.startswith(f"{host.plugin}: ")
 
 

@@ -8,7 +8,8 @@ dataclasses, subprocess, argparse) is not imported.
     plugin       the front door: VERSION, and what a person who runs it by hand is told
     commands     ADD, DEL, CHECK, STATUS, GC: which may run, and the error at the end
     request      what the runtime asks: environment and standard input, checked
-    attachment   ADD and DEL
+    attachment   ADD, CHECK and DEL
+    upkeep       STATUS and GC
     delegate     the configuration of the plugin that does the work (pure)
     subnetenv    subnet.env as flannel's plugin reads it
     state        what was delegated, kept for DEL

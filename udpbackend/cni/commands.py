@@ -10,7 +10,7 @@ import os
 import re
 import sys
 
-from udpbackend.cni import attachment, jsontext, request
+from udpbackend.cni import attachment, jsontext, request, upkeep
 from udpbackend.cni.errors import (
     INCOMPATIBLE_VERSION,
     INTERNAL,
@@ -24,7 +24,10 @@ from udpbackend.cni.errors import (
 from udpbackend.cni.plugin import VERSIONS
 
 SINCE = {"CHECK": "0.4.0", "GC": "1.1.0", "STATUS": "1.1.0"}
-"""Commands that came later, and succeed here without doing anything, as in flannel's plugin."""
+"""Commands that came later, and the version of the specification with which they did."""
+
+DO = {"CHECK": attachment.check, "DEL": attachment.delete, "GC": upkeep.collect, "STATUS": upkeep.status}
+"""Those without a result."""
 
 OLDEST = "0.1.0"
 """What a configuration without a version is."""
@@ -50,7 +53,7 @@ def run(command: str) -> int:
 def _answer(command: str) -> bytes:
     request.check_environment(command)
     config = request.Config(_input())
-    if command not in ("ADD", "DEL", *SINCE):
+    if command not in ("ADD", *DO):
         raise PluginError(INVALID_ENVIRONMENT, f"unknown CNI_COMMAND: {command}")
     version = config.cni_version or OLDEST
     if command in SINCE:
@@ -63,8 +66,7 @@ def _answer(command: str) -> bytes:
         _check_netns()
     if command == "ADD":
         return attachment.add(config)
-    if command == "DEL":
-        attachment.delete(config)
+    DO[command](config)
     return b""
 
 

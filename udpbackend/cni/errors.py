@@ -9,11 +9,14 @@ from udpbackend.cni import jsontext
 
 # The CNI specification 1.1.0, "Error", and what its Go library adds to it.
 INCOMPATIBLE_VERSION = 1
+UNKNOWN_CONTAINER = 3
 INVALID_ENVIRONMENT = 4
 IO_FAILURE = 5
 UNDECODABLE = 6
 INVALID_CONFIG = 7
 INVALID_NETNS = 8
+UNAVAILABLE = 50
+"""No ADD can succeed now."""
 INTERNAL = 999
 """Flannel's plugin has this for all errors of its own."""
 

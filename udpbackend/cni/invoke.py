@@ -16,6 +16,7 @@ import time
 
 from udpbackend.cni import jsontext
 from udpbackend.cni.errors import PluginError, reason
+from udpbackend.cni.plugin import VERSIONS
 
 BUSY_TRIES, BUSY_WAIT_S = 5, 1.0
 """A plugin that somebody is just writing cannot be run; that passes."""
@@ -53,6 +54,19 @@ def run(program: str, conf: bytes) -> bytes:
     if how:
         raise _failure(said, complaint, how)
     return said
+
+
+def versions(program: str) -> list[str]:
+    """The versions of the specification that both a plugin and we speak, oldest first; none if it does not say."""
+    command = os.environ.get("CNI_COMMAND", "")
+    os.environ["CNI_COMMAND"] = "VERSION"
+    try:
+        supported = jsontext.members(run(program, b'{"cniVersion":"1.0.0"}')).get("supportedVersions")
+    except (PluginError, ValueError):
+        return []
+    finally:
+        os.environ["CNI_COMMAND"] = command
+    return [it for it in VERSIONS if isinstance(supported, list) and it in supported]
 
 
 def _memory() -> io.FileIO:

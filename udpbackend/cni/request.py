@@ -18,6 +18,8 @@ NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*")
 """Of a container and of a network; both become names of files."""
 IFNAME_BYTES = 15
 
+VALID_ATTACHMENTS = "cni.dev/valid-attachments"
+
 LOADING = "failed to load netconf: "
 
 ALWAYS = frozenset({"ADD", "CHECK", "DEL"})
@@ -100,6 +102,19 @@ class Config:
     def ipam(self) -> dict[str, object] | None:
         """Likewise for its address management."""
         return self._object("ipam")
+
+    @property
+    def previous_result(self) -> dict[str, object] | None:
+        """The result of the ADD that a CHECK is about."""
+        return self._object("prevResult")
+
+    @property
+    def valid_attachments(self) -> list[object]:
+        """Those that a GC leaves alone. Raises PluginError where they are not given: none would be left."""
+        value = self._values.get(VALID_ATTACHMENTS)
+        if not isinstance(value, list):
+            raise PluginError(INVALID_CONFIG, f"{VALID_ATTACHMENTS}: expected a list")
+        return value
 
     @property
     def runtime_config(self) -> dict[str, object] | None:

@@ -33,6 +33,14 @@ def load(data_dir: str, container: str) -> bytes | None:
         return None
 
 
+def containers(data_dir: str) -> list[str]:
+    """For which something is kept. Raises OSError."""
+    try:
+        return [name for name in os.listdir(data_dir) if not name.startswith(".")]
+    except FileNotFoundError:
+        return []
+
+
 def remove(data_dir: str, container: str) -> None:
     """Forgets it. That it cannot be removed is no error: the pod is gone all the same."""
     with suppress(OSError):

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import argparse
 import fcntl
+import json
 import os
 import re
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -26,14 +28,19 @@ from udpbackend.cni.plugin import VERSIONS, version_text
 from udpbackend.cni.request import NAME
 from udpbackend.commands.parser import Parser
 from udpbackend.errors import ConfigError, HostError, UsageError
+from udpbackend.host import cni_programs
 
 CONF_FILE = Path("/etc/kube-flannel/cni-conf.json")
 """Where a pod of ours finds its ConfigMap."""
+
+VERSIONS_KEY = "cniVersions"
+"""What newer runtimes choose from: they take the newest they know. Older ones take `cniVersion`, flannel's."""
 
 STOCK = """\
 {{
   "name": "cbr0",
   "cniVersion": "0.3.1",
+  "cniVersions": ["0.3.1", "0.4.0", "1.0.0", "1.1.0"],
   "plugins": [
     {{"type": "{plugin}", "delegate": {{"hairpinMode": true, "isDefaultGateway": true}}}},
     {{"type": "portmap", "capabilities": {{"portMappings": true}}}}
@@ -169,16 +176,41 @@ def _check_answer(path: Path) -> None:
 def _configuration(plan: Plan) -> bytes:
     """The configuration to install, checked. Raises HostError and ConfigError."""
     if plan.source is None:
-        return STOCK.format(plugin=plan.plugin.name).encode()
+        return _narrowed(STOCK.format(plugin=plan.plugin.name).encode(), plan.plugin)
     try:
         data = plan.source.read_bytes()
     except OSError as error:
         raise HostError(f"cannot read the CNI configuration {plan.source}: {error.strerror}") from None
     try:
         _check_list(data, plan.plugin.name)
+        return _narrowed(data, plan.plugin)
     except (ConfigError, PluginError) as error:
         raise ConfigError(f"{plan.source}: {error}") from None
-    return data
+
+
+def _narrowed(data: bytes, plugin: Path) -> bytes:
+    """Without those of its `cniVersions` that a program it leads to does not speak: a runtime would choose them.
+
+    A program that is not there, or does not say, counts as one that speaks `cniVersion` alone.
+    """
+    document = gojson.decode(data)
+    offered = document.get(VERSIONS_KEY)
+    if offered is None:
+        return data
+    plugins = [gojson.Fields(it, "plugins") for it in document["plugins"]]
+    others = [it for it in cni_programs.needed(plugins, {plugin.name}) if it != plugin.name]
+    spoken = {it: cni_programs.versions(plugin.parent / it) for it in others}
+    kept = [it for it in offered if it in VERSIONS and all(known and it in known for known in spoken.values())]
+    if kept == offered:
+        return data
+    mute = [it for it, known in spoken.items() if known is None]
+    why = f": {plugin.parent} has no {' or '.join(mute)} that tells its own" if mute else ""
+    print(f"left out of {VERSIONS_KEY}: {', '.join(str(it) for it in offered if it not in kept)}{why}", file=sys.stderr)
+    if kept:
+        document[VERSIONS_KEY] = kept
+    else:
+        del document[VERSIONS_KEY]
+    return json.dumps(document, indent=2, ensure_ascii=False).encode() + b"\n"
 
 
 def _check_list(data: bytes, plugin: str) -> None:
@@ -191,6 +223,9 @@ def _check_list(data: bytes, plugin: str) -> None:
         raise ConfigError(f"name: expected the name of a network, like cbr0, got {gojson.shown(name)}")
     if version not in VERSIONS:
         raise ConfigError(f"cniVersion: expected one of {', '.join(VERSIONS)}, got {gojson.shown(version)}")
+    offered = document.get(VERSIONS_KEY)
+    if not isinstance(offered, list | None) or not all(isinstance(it, str) for it in offered or ()):
+        raise ConfigError(f"{VERSIONS_KEY}: expected a list of versions, got {gojson.shown(offered)}")
     if not isinstance(plugins, list) or not plugins or not all(isinstance(item, dict) for item in plugins):
         raise ConfigError(f"plugins: expected a list of objects, got {gojson.shown(plugins)}")
     types = [item.get("type") for item in plugins]

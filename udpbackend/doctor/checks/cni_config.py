@@ -12,13 +12,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from udpbackend.cni.delegate import BRIDGE
+from udpbackend.cni.plugin import VERSIONS
 from udpbackend.cni.request import SUBNET_FILE
 from udpbackend.doctor.aside import aside
 from udpbackend.doctor.facts import CniFolders, Facts
 from udpbackend.doctor.finding import Finding, NotChecked, Results, named
 from udpbackend.errors import ConfigError
 from udpbackend.gojson import Fields, decode
+from udpbackend.host import cni_programs
 
 ENDINGS = {".conf", ".conflist", ".json"}
 OURS = {"flannel", "udp-backend-cni"}
@@ -33,6 +34,8 @@ class Config:
 
     path: Path
     plugins: tuple[Fields, ...]
+    versions: tuple[str, ...] = ()
+    """Of the specification, those that a runtime may choose from."""
 
     @property
     def types(self) -> list[str]:
@@ -72,6 +75,7 @@ def judge(cni: CniFolders, subnet_file: Path, *, kubernetes: bool) -> list[Findi
     if good:
         findings += _chosen(good, kubernetes=kubernetes)
         findings += _programs(good[0], cni.programs)
+        findings += _versions(good[0], cni.programs)
         findings += _subnet_files(good[0], subnet_file)
     return findings
 
@@ -95,15 +99,39 @@ def _chosen(good: Sequence[Config], *, kubernetes: bool) -> Iterator[Finding]:
 
 
 def _programs(config: Config, folders: Sequence[Path]) -> Iterator[Finding]:
-    missing = [f"{it} {why}" for it in _needed(config) if (why := _unusable(it, folders))]
+    needed = cni_programs.needed(config.plugins, OURS)
+    missing = [f"{it} {why}" for it in needed if (why := _unusable(it, folders))]
     if missing:
         where = ":".join(map(str, folders))
         yield Finding(
             "down",
             "a program that the CNI configuration names is missing: no pod can start",
-            f"{config.path} names {', '.join(_needed(config))}; in {where}: {named(missing)}",
+            f"{config.path} names {', '.join(needed)}; in {where}: {named(missing)}",
             f"{INSTALL}; bridge, host-local, portmap and the like are in the package containernetworking-plugins "
             "(Debian has them in /usr/lib/cni: link them, or tell the runtime)",
+        )
+
+
+def _versions(config: Config, folders: Sequence[Path]) -> Iterator[Finding]:
+    """Whether each program speaks the version that a runtime may choose; what does not say is not judged."""
+    asked = max(config.versions, key=VERSIONS.index, default=None)
+    if asked is None:
+        return
+    older = {}
+    for name in cni_programs.needed(config.plugins, OURS):
+        path = cni_programs.find(name, folders)
+        spoken = path and cni_programs.versions(path)
+        if spoken and asked not in spoken:
+            older[path] = max((it for it in spoken if it in VERSIONS), key=VERSIONS.index, default="none")
+    if older:
+        sure = all(asked == it for it in config.versions)
+        yield Finding(
+            "down" if sure else "risk",
+            f"the CNI configuration {'asks for' if sure else 'offers'} version {asked}, which not all of its programs "
+            f"speak: no pod can start{'' if sure else ' where the runtime takes it'}",
+            f"{config.path}; {named([f'{path} speaks {newest} at most' for path, newest in older.items()])}",
+            f"newer plugins (1.1.0 since containernetworking-plugins 1.6), or a smaller cniVersion there; {INSTALL}, "
+            "with the versions that all of them speak",
         )
 
 
@@ -142,25 +170,17 @@ def _parse(path: Path, data: bytes) -> Config:
     plugins = document.raw("plugins") if path.suffix == ".conflist" or "plugins" in document else [decode(data)]
     if not isinstance(plugins, list) or not plugins:
         raise ConfigError("it names no plugins")
-    config = Config(path, tuple(Fields(plugin, "plugins") for plugin in plugins))
+    config = Config(path, tuple(Fields(plugin, "plugins") for plugin in plugins), _choice(document))
     if not all(config.types):
         raise ConfigError("a plugin has no type")
     return config
 
 
-def _needed(config: Config) -> list[str]:
-    """The programs that it takes to attach a pod, those our plugin hands on to included."""
-    needed = []
-    for plugin in config.plugins:
-        kind, ipam = plugin.string("type"), plugin.raw("ipam")
-        needed.append(kind)
-        default = ""
-        if kind in OURS:
-            delegate, default = plugin.raw("delegate"), "host-local"
-            needed.append((delegate.get("type") if isinstance(delegate, dict) else None) or BRIDGE)
-        program = ipam.get("type", default) if isinstance(ipam, dict) else default
-        needed += [program] if isinstance(program, str) and program else []
-    return list(dict.fromkeys(map(str, needed)))
+def _choice(document: Fields) -> tuple[str, ...]:
+    """`cniVersion`, and what newer runtimes may take in its place. Versions that nobody here knows are passed over."""
+    listed = document.raw("cniVersions")
+    given = [document.string("cniVersion"), *(listed if isinstance(listed, list) else [])]
+    return tuple(it for it in given if it in VERSIONS)
 
 
 def _unusable(program: str, folders: Sequence[Path]) -> str:
