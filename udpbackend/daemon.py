@@ -33,7 +33,7 @@ from udpbackend.observe.notify import notify
 from udpbackend.observe.sampler import Sampler
 from udpbackend.running import Running
 from udpbackend.settings import Settings
-from udpbackend.subnets.envfile import SubnetEnv, read_env, render, subnets_of
+from udpbackend.subnets.envfile import SubnetEnv, read_env, remove_env, render, subnets_of
 from udpbackend.subnets.manager import open_manager
 
 logger = logging.getLogger(__name__)
@@ -60,10 +60,11 @@ class Daemon:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._stop: asyncio.Event
 
     async def main(self) -> None:
         """Starts, runs until a signal, stops."""
-        stop = asyncio.Event()
+        stop = self._stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in ENDING:
             loop.add_signal_handler(number, stop.set)
@@ -103,6 +104,7 @@ class Daemon:
         parts.push_async_callback(manager.close)
         run = Running(settings=self._settings, manager=manager)
         netlink = await parts.enter_async_context(Netlink())
+        parts.push_async_callback(self._clean_up, run)
         undo = await parts.enter_async_context(AsyncExitStack())
         subnet_env = SubnetEnv.prepare(self._settings.subnet_file)
         undo.callback(subnet_env.abort)
@@ -155,6 +157,19 @@ class Daemon:
             undo.push_async_callback(backend.remove)
             undo.push_async_callback(rules.remove)
             raise
+
+    async def _clean_up(self, run: Running) -> None:
+        """At the end, if a signal has brought it and that was asked for: takes away what outlives a restart."""
+        if not self._stop.is_set() or not self._settings.cleanup_on_exit:
+            return
+        if run.backend is None:
+            logger.warning("nothing was started, so nothing is cleaned up: `udp-backend cleanup` finds what is left")
+            return
+        await run.backend.remove()
+        if run.rules is not None:
+            await run.rules.remove()
+        remove_env(self._settings.subnet_file)
+        logger.info("the overlay is taken away: device, routes, rules and %s", self._settings.subnet_file)
 
     def _check(self, config: NetworkConfig) -> None:
         try:

@@ -63,6 +63,7 @@ FLAGS = {
     "iptables-forward-rules": Flag("iptables_forward_rules", "", "let the overlay through FORWARD (default true)"),
     "iptables-resync": Flag("iptables_resync", "SEC", "seconds between looks at the rules (default 5)"),
     "ip-blackhole-route": Flag("ip_blackhole_route", "", "unused addresses of the own subnet lead nowhere"),
+    "cleanup-on-exit": Flag("cleanup_on_exit", "", "SIGTERM takes device, routes, rules and subnet file away too"),
     "workers": Flag("workers", "N", "threads that move packets, or auto; 0 (default): the event loop does"),
     "worker-cpus": Flag("worker_cpus", "LIST", "cores to bind these threads to, in turn, like 0,2-3"),
     "source-ports": Flag("source_ports", "N", "further UDP ports to send from, chosen by flow (default 0)"),

@@ -104,6 +104,9 @@ class Settings:
     ip_blackhole_route: bool = False
     """Whether unused addresses of our own subnet lead nowhere instead of back to the overlay."""
 
+    cleanup_on_exit: bool = False
+    """Whether a signal that ends the daemon takes device, routes, rules and subnet file away too."""
+
     node_name: str | None = None
     """This host's name in the registry. None: it is found by its public address."""
 

@@ -193,6 +193,7 @@ READERS: dict[str, Callable[[str], Any]] = {
     "iptables_forward_rules": go_bool,
     "iptables_resync": _between(1, LONGEST_RESYNC_S, "seconds"),
     "ip_blackhole_route": go_bool,
+    "cleanup_on_exit": go_bool,
     "public_ipv6": _ipv6,
     "iface": str,
     "iface_regex": _regex,

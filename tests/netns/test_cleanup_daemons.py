@@ -69,6 +69,55 @@ def test_a_killed_daemon(backend, left):
         assert cleanup(overlay, host) == (0, "nothing to clean up\n")
 
 
+@pytest.mark.parametrize(
+    "backend", [{"Type": "udp"}, {"Type": "vxlan"}, {"Type": "host-gw"}], ids=lambda it: it["Type"]
+)
+def test_a_signal_takes_all_away_if_that_is_asked_for(backend):
+    with kernel_overlay(backend, pod_mtu=1400, start=False) as overlay:
+        host = overlay.lab.hosts[0]
+        folder, enter = overlay.run_directory(host), host.namespace.argv(())
+        folder.mkdir()
+        host.namespace.run("iptables-restore", text=OTHERS)
+        before = leavings.state(folder, enter)
+        process = overlay.launch(host, *RULES)
+        overlay.await_ready(host)
+        overlay.stop(host)
+        assert leavings.state(folder, enter) != before, "an ordinary end leaves it to the next start"
+        process = overlay.launch(host, *RULES, "--cleanup-on-exit")
+        overlay.await_ready(host)
+        overlay.stop(host)
+        assert leavings.state(folder, enter) == before
+        assert "the overlay is taken away: device, routes, rules and " in process.stderr.read_text()
+
+
+def links(host):
+    return {it["ifname"] for it in json.loads(host.namespace.run("ip", "-j", "link"))}
+
+
+def flanneld_comes(host):
+    """What its udp backend does first: a TUN by the next free name, and the network's route; the name, the refusal."""
+    before = links(host)
+    host.namespace.ip("tuntap add dev flannel%d mode tun")
+    (name,) = links(host) - before
+    host.namespace.ip(f"link set {name} up")
+    words = host.namespace.argv(["ip", "route", "add", "10.5.0.0/16", "dev", name])
+    return name, subprocess.run(words, capture_output=True, text=True, check=False).stderr
+
+
+def test_back_to_flannel():
+    """Our device outlives us, and flanneld has no use for it: the network's route is taken until it is cleaned up."""
+    with kernel_overlay({"Type": "udp"}, pod_mtu=1400, start=False) as overlay:
+        host = overlay.lab.hosts[0]
+        overlay.launch(host)
+        overlay.await_ready(host)
+        overlay.stop(host)
+        name, refusal = flanneld_comes(host)
+        assert (name, "File exists" in refusal) == ("flannel1", True)
+        host.namespace.ip("link delete flannel1")
+        assert cleanup(overlay, host)[0] == 0
+        assert flanneld_comes(host) == ("flannel0", "")
+
+
 @contextmanager
 def leased():
     """Host a with two leases in etcd, one of them its daemon's, which is gone."""

@@ -64,6 +64,14 @@ def read_env(path: Path) -> dict[str, str]:
     return found
 
 
+def remove_env(path: Path) -> None:
+    """Removes a subnet file; none is as good. Raises HostError."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise HostError(f"cannot remove the subnet file {path}: {error.strerror}") from None
+
+
 def subnets_of(env: Mapping[str, str]) -> tuple[Prefix, ...]:
     """The subnets a node had, from the variables of its subnet file; a list of several counts as none."""
     found = list[Prefix]()
