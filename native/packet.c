@@ -147,8 +147,11 @@ int packet_finish_checksum(uint8_t *bytes, size_t len, uint16_t start, uint16_t 
 
 static bool ipv4_is_no_host(const uint8_t *address)
 {
-	/* 0/8 "this network", 127/8 loopback, 224/4 multicast, 240/4 class E with the limited broadcast */
-	return address[0] == 0 || address[0] == 127 || address[0] >= 224;
+	static const uint8_t limited_broadcast[4] = {0xff, 0xff, 0xff, 0xff};
+
+	/* 0/8 "this network", 127/8 loopback, 224/4 multicast. Linux takes class E, 240/4, for unicast as any other. */
+	return address[0] == 0 || address[0] == 127 || address[0] >> 4 == 14 ||
+	       !memcmp(address, limited_broadcast, sizeof(limited_broadcast));
 }
 
 static bool ipv6_is_no_host(const uint8_t *address)

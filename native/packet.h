@@ -45,9 +45,9 @@ enum packet_fault packet_parse(const uint8_t *bytes, size_t len, struct packet *
  * is odd, which no checksum's is; the packet is then as it was. */
 int packet_finish_checksum(uint8_t *bytes, size_t len, uint16_t start, uint16_t offset);
 
-/* Whether an address (4 or 16 bytes) can be no host's on a network: zero network, loopback, multicast, class E and
- * limited broadcast; IPv6 unspecified, loopback, multicast, v4-mapped, and link-local, which no packet brings through a
- * tunnel. */
+/* Whether an address (4 or 16 bytes) can be no host's on a network: zero network, loopback, multicast and limited
+ * broadcast; IPv6 unspecified, loopback, multicast, v4-mapped, and link-local, which no packet brings through a tunnel.
+ * (The same as can_be_a_hosts of udpbackend/model.py.) */
 bool packet_is_no_host(uint8_t version, const uint8_t *address);
 
 static inline bool packet_source_is_martian(const struct packet *p)

@@ -21,9 +21,15 @@ LONGEST_SUBNET = {4: 30, 6: 126}
 """By IP version, the fewest addresses of use to a node: the overlay device's, the bridge's and one pod's."""
 
 
-def can_be_a_hosts(address: int) -> bool:
-    """Whether an IPv4 address (host order) can be one: not this host, loopback, multicast or reserved."""
-    return address >> 24 not in (0, 127) and address >> 28 < 14
+def can_be_a_hosts(address: int, version: int = 4) -> bool:
+    """Whether an address, as an integer, can be that of a host which others reach over a network.
+
+    IPv4: not zero network, loopback, multicast or broadcast; class E is unicast to Linux. IPv6: not unspecified,
+    loopback, multicast, link-local, or IPv4 in IPv6's clothes. (The same as packet_is_no_host of native/packet.c.)
+    """
+    if version == 4:
+        return address >> 24 not in (0, 127) and address >> 28 != 14 and address != 0xFFFFFFFF
+    return address > 1 and address >> 120 != 0xFF and address >> 118 != 0xFE80 >> 6 and address >> 32 != 0xFFFF
 
 
 class Prefix(msgspec.Struct, frozen=True, order=True, gc=False):

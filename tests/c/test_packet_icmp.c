@@ -9,7 +9,7 @@ static const struct {
 	{0x00000001, true},  {0x00ffffff, true},  {0x01000000, false}, {0x0a000001, false}, {0x7effffff, false},
 	{0x7f000000, true},  {0x7f000001, true},  {0x7fffffff, true},  {0x80000000, false}, {0xa9fe0101, false},
 	{0xc0a80001, false}, {0xdfffffff, false}, {0xe0000000, true},  {0xe0000001, true},  {0xefffffff, true},
-	{0xf0000000, true},  {0xfffffffe, true},  {0xffffffff, true},
+	{0xf0000000, false}, {0xf0050102, false}, {0xfffffffe, false}, {0xffffffff, true},
 };
 
 static bool is_martian(const uint8_t *bytes, size_t len)

@@ -113,7 +113,6 @@ def quiet(pod: str) -> dict[str, bytes]:
         "to-multicast": packets.ipv4(pod, "224.0.0.251", bytes(10)),
         "to-multicast-last": packets.ipv4(pod, "239.255.255.255", bytes(10)),
         "to-broadcast": packets.ipv4(pod, "255.255.255.255", bytes(10)),
-        "to-class-e": packets.ipv4(pod, "240.0.0.1", bytes(10)),
         "to-loopback": packets.ipv4(pod, "127.0.0.1", bytes(10)),
         "from-nobody": packets.ipv4("0.0.0.0", NOWHERE, bytes(10)),
         "from-multicast": packets.ipv4("224.0.0.1", NOWHERE, bytes(10)),

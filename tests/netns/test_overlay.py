@@ -112,6 +112,16 @@ def test_raw_sockets_stay_in_their_namespace(overlay: Overlay):
         assert isinstance(other, socket.socket)
 
 
+def test_a_network_of_class_e_is_one_like_any_other(make_overlay):
+    overlay = make_overlay(start=False)
+    registry = overlay.registry
+    registry.write_text(registry.read_text().replace('"10.5.', '"240.5.'))
+    overlay.start_all()
+    a, b = overlay.lab.hosts
+    for here, there in ((a, "240.5.2.0"), (b, "240.5.1.0")):  # between the addresses of flannel0
+        assert traffic.ping(here.namespace, there, count=3).received == 3
+
+
 def test_three_hosts_meet_pairwise(make_overlay):
     overlay = make_overlay(hosts=3)
     for here in overlay.lab.hosts:

@@ -7,6 +7,7 @@ let in or has not.
 
 import socket
 from dataclasses import dataclass
+from ipaddress import IPv4Address
 
 import packets
 import pytest
@@ -15,6 +16,7 @@ from raw_packets import receive
 
 from bench.lab.daemon import PORT, Overlay
 from bench.lab.topology import Host, Lab
+from udpbackend.model import can_be_a_hosts
 
 STRANGER = "192.168.77.99"
 PEERS = {"b": "192.168.77.2", "c": "192.168.77.3", "stranger": STRANGER}
@@ -47,7 +49,8 @@ CASES: dict[str, tuple[str, str, Fates]] = {
     "this-network": ("b", "0.1.2.3", (MARTIAN, MARTIAN, MARTIAN)),
     "multicast": ("b", "224.0.0.1", (MARTIAN, MARTIAN, MARTIAN)),
     "multicast-last": ("b", "239.255.255.255", (MARTIAN, MARTIAN, MARTIAN)),
-    "class-e": ("b", "240.0.0.1", (MARTIAN, MARTIAN, MARTIAN)),
+    "class-e": ("b", "240.0.0.1", (INNER, LET_IN, LET_IN)),
+    "class-e-last": ("b", "255.255.255.254", (INNER, LET_IN, LET_IN)),
     "broadcast": ("b", "255.255.255.255", (MARTIAN, MARTIAN, MARTIAN)),
     "stranger": ("stranger", "10.5.2.2", (UNKNOWN, UNKNOWN, LET_IN)),
     "stranger-outside": ("stranger", "172.16.0.1", (UNKNOWN, UNKNOWN, LET_IN)),
@@ -104,6 +107,14 @@ def test_fate(scene, target, sender, source, fates):
         expected = [packet, honest] if fate == LET_IN else [honest]
         found = receive(seen, len(expected), 5)
     assert found == [packets.forwarded(it) if target == "pod" else it for it in expected]
+
+
+def test_python_and_c_agree_on_who_is_no_host():
+    """Registries and interface choice take the addresses that the dataplane takes, and no others."""
+    fates = {source: fates for sender, source, fates in CASES.values() if sender == "b"}
+    assert {it for it in fates if not can_be_a_hosts(int(IPv4Address(it)))} == {
+        it for it, (fate, *_) in fates.items() if fate == MARTIAN
+    }
 
 
 def test_nothing_spoofed_is_answered(scene):

@@ -177,6 +177,7 @@ def test_values_are_read_as_go_reads_them(value, expected):
         (b'{"PublicIP":"0.0.0.0"}', 'PublicIP: expected the IPv4 address of a host, got "0.0.0.0"'),
         (b'{"PublicIP":"127.0.0.1"}', 'PublicIP: expected the IPv4 address of a host, got "127.0.0.1"'),
         (b'{"PublicIP":"224.0.0.1"}', 'PublicIP: expected the IPv4 address of a host, got "224.0.0.1"'),
+        (b'{"PublicIP":"255.255.255.255"}', 'PublicIP: expected the IPv4 address of a host, got "255.255.255.255"'),
         (b'{"PublicIP":"1.2.3.4","PublicIPv6":"1.2.3.4"}', 'PublicIPv6: expected an IPv6 address, got "1.2.3.4"'),
         (b'{"PublicIP":"1.2.3.4","PublicIPv6":"fe80::1%eth0"}', "PublicIPv6: expected an IPv6 address"),
     ],

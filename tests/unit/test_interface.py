@@ -156,6 +156,11 @@ def test_the_public_ipv6_is_the_best_of_the_chosen_interface(addresses, expected
     assert found == (expected and IPv6Address(expected))
 
 
+def test_class_e_is_an_address_like_any_other():
+    link = Link("eth0", 2, 1500, (address("255.255.255.255"), address("224.0.0.1"), address("240.1.2.3")))
+    assert str(choose(Settings(iface=("eth0",)), (link,), WAYS).address) == "240.1.2.3"
+
+
 def test_a_public_ipv6_that_was_given_is_taken_as_it_is():
     given = IPv6Address("2001:db8::99")
     assert choose(Settings(iface=("eth0",), public_ipv6=given), LINKS, WAYS).public_ipv6 == given

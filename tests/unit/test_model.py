@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from udpbackend.errors import ConfigError
-from udpbackend.model import WIDTH, Lease, Prefix, inet
+from udpbackend.model import WIDTH, Lease, Prefix, can_be_a_hosts, inet
 
 
 @st.composite
@@ -46,6 +46,18 @@ def test_relations_are_those_of_ipaddress(pair):
     assert one.contains(other) == second.subnet_of(first)
     assert one.holds(other.base) == (second.network_address in first)
     assert one.last == int(first.broadcast_address)
+
+
+HOSTS = ["1.0.0.0", "126.255.255.255", "128.0.0.1", "169.254.1.1", "223.255.255.255", "240.0.0.0", "240.5.1.2",
+         "255.255.255.254", "::2", "::fffe:a00:1", "fd00::1", "fe7f::1", "fec0::1", "2001:db8::1"]  # fmt: skip
+NO_HOSTS = ["0.0.0.0", "0.1.2.3", "127.0.0.1", "127.255.255.255", "224.0.0.1", "239.255.255.255", "255.255.255.255",
+            "::", "::1", "::ffff:10.0.0.1", "ff02::1", "ffff::", "fe80::1", "febf:ffff::1"]  # fmt: skip
+
+
+@pytest.mark.parametrize(("texts", "can_be"), [(HOSTS, True), (NO_HOSTS, False)], ids=["hosts", "no hosts"])
+def test_whose_address_can_be_a_hosts(texts, can_be):
+    for address in map(ip_address, texts):
+        assert can_be_a_hosts(int(address), address.version) is can_be, address
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(0, 32))

@@ -15,7 +15,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Generic, TypeVar
 
 from udpbackend.errors import HostError
-from udpbackend.model import Endpoint
+from udpbackend.model import Endpoint, can_be_a_hosts
 from udpbackend.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ class Link:
 
     def public_ipv6(self) -> IPv6Address | None:
         """The best IPv6 address of all that are valid beyond the link."""
-        return next((ip for ip in _usable(self.ipv6) if not ip.is_link_local), None)
+        return next(iter(_usable(self.ipv6)), None)
 
     def __str__(self) -> str:
         return f"{self.name} [{' '.join(str(a.ip) for a in self.addresses)}]"
@@ -160,7 +160,7 @@ def _default(links: Sequence[Link], ways: Ways) -> Choice:
 
 
 def _usable(addresses: Sequence[Address[IP]]) -> list[IP]:
-    fit = [a for a in addresses if not (a.deprecated or a.ip.is_loopback or a.ip.is_multicast)]
+    fit = [a for a in addresses if not a.deprecated and can_be_a_hosts(int(a.ip), a.ip.version)]
     return [a.ip for a in sorted(fit, key=lambda a: (a.ip.is_link_local, a.dynamic, a.temporary))]
 
 

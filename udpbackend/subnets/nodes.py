@@ -118,7 +118,7 @@ def _public_ipv6(node: Fields, config: NetworkConfig) -> int | None:
         address = IPv6Address(text.replace("%", "/"))  # a scope belongs to a link, not to a host
     except ValueError:
         address = IPv6Address(0)
-    if not _is_host(address):
+    if not can_be_a_hosts(int(address), 6):
         got = repr(text) if text else "nothing"
         raise ConfigError(f"{node.place('PublicIPv6')}: expected the IPv6 address of a host, got {got}")
     if config.ipv6 is not None and config.ipv6.network.holds(address):
@@ -127,17 +127,6 @@ def _public_ipv6(node: Fields, config: NetworkConfig) -> int | None:
             "expected an address outside the overlay"
         )
     return int(address)
-
-
-def _is_host(address: IPv6Address) -> bool:
-    """Whether packets from another link can be sent to it; IPv4 in IPv6's clothes never leaves a host."""
-    return not (
-        address.is_unspecified
-        or address.is_loopback
-        or address.is_multicast
-        or address.is_link_local
-        or address.ipv4_mapped
-    )
 
 
 def _ipv6_subnet(node: Fields, config: NetworkConfig) -> Prefix | None:
