@@ -30,7 +30,6 @@
 #define UDP_BYTES 8
 #define IP4_BYTES 20
 #define IP6_BYTES 40
-#define IP4_FRAGMENT_MASK 0x3fff /* more fragments, and the offset */
 
 /* A packet seen as a segment of a flow. */
 struct candidate {
@@ -104,7 +103,7 @@ static struct candidate classify(const struct coalesce *c, const struct packet *
 	struct candidate it = { .transport = p->header_bytes };
 	bool mergeable;
 
-	if (p->version == 4 && (ntohs(load16(p->bytes + 6)) & IP4_FRAGMENT_MASK))
+	if (packet_is_fragment(p))
 		return it;
 	if ((p->protocol != IPPROTO_TCP && p->protocol != IPPROTO_UDP) || p->length < it.transport + (uint32_t)UDP_BYTES)
 		return it;

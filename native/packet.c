@@ -129,6 +129,11 @@ enum packet_fault packet_parse(const uint8_t *bytes, size_t len, struct packet *
 	}
 }
 
+bool packet_is_fragment(const struct packet *p)
+{
+	return p->version == 4 && (load_16(p->bytes + IPV4_FRAGMENT) & (FRAGMENT_MORE | FRAGMENT_OFFSET));
+}
+
 /* ---- partial checksums ---- */
 
 int packet_finish_checksum(uint8_t *bytes, size_t len, uint16_t start, uint16_t offset)

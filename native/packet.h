@@ -39,6 +39,10 @@ struct packet {
 /* Validates `len` bytes as one whole IPv4 or IPv6 packet; fills `out` only when it returns PACKET_OK. */
 enum packet_fault packet_parse(const uint8_t *bytes, size_t len, struct packet *out);
 
+/* Whether an IPv4 packet is a fragment: what follows its header need not be a transport header. (Of IPv6, `protocol`
+ * tells.) */
+bool packet_is_fragment(const struct packet *p);
+
 /* Finishes a checksum the kernel left partial (CHECKSUM_PARTIAL; virtio header flag NEEDS_CSUM): sums from `start` to
  * the end of the packet, the field at `start + offset` holding the pseudo-header's sum, and stores the result there
  * (0 becomes 0xffff, as the kernel does). Returns 0, or -EINVAL when the field does not lie in the packet or `offset`

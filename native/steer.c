@@ -1,9 +1,9 @@
 /* steer: see steer.h.
  *
  * The hash is over the addresses, and for TCP over the ports as well. Not for UDP: the fragments of a datagram but the
- * first have no ports, and must not overtake or fall behind the rest of their flow. (TCP is not fragmented on its way
- * into flannel0: it sets DF.) The kernel takes the result modulo the number of queues (linux/drivers/net/tun.c,
- * tun_ebpf_select_queue).
+ * first have no ports, and must not overtake or fall behind the rest of their flow. Nor for fragments of TCP, which are
+ * rare (TCP mostly sets DF): they stay together. The kernel takes the result modulo the number of queues
+ * (linux/drivers/net/tun.c, tun_ebpf_select_queue).
  */
 #include "steer.h"
 
@@ -43,19 +43,22 @@ static const struct bpf_insn program[] = {
 	LOAD(BPF_W, 36),
 	OPERATE(BPF_XOR, BPF_REG_7, BPF_REG_0),
 	LOAD(BPF_B, 6),
-	SKIP_UNLESS(BPF_REG_0, 6, 13),
+	SKIP_UNLESS(BPF_REG_0, 6, 16),
 	LOAD(BPF_H, 40),
 	OPERATE(BPF_XOR, BPF_REG_7, BPF_REG_0),
 	LOAD(BPF_H, 42),
 	OPERATE(BPF_XOR, BPF_REG_7, BPF_REG_0),
-	SKIP(8),
+	SKIP(11),
 	/* IPv4, taken to be without options: with some, other bytes are hashed, but the same ones for a flow */
 	LOAD(BPF_W, 12),
 	MOVE(BPF_REG_7, BPF_REG_0),
 	LOAD(BPF_W, 16),
 	OPERATE(BPF_XOR, BPF_REG_7, BPF_REG_0),
 	LOAD(BPF_B, 9),
-	SKIP_UNLESS(BPF_REG_0, 6, 2),
+	SKIP_UNLESS(BPF_REG_0, 6, 5),
+	LOAD(BPF_H, 6),
+	OPERATE_WITH(BPF_AND, BPF_REG_0, 0x3fff), /* more fragments, and the offset */
+	SKIP_UNLESS(BPF_REG_0, 0, 2),
 	LOAD(BPF_W, 20),
 	OPERATE(BPF_XOR, BPF_REG_7, BPF_REG_0),
 	/* addresses of one network differ in few bits: mix them all into the upper half */

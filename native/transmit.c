@@ -44,8 +44,8 @@ int transmit_add_socket(struct transmit *t, struct udp_io *udp)
 	return 0;
 }
 
-/* The socket of a packet's flow: by its addresses, and for TCP by its ports. (Fragments of UDP have none, and must stay
- * with the rest of their flow; steer.c does the same for queues.) */
+/* The socket of a packet's flow: by its addresses, and for TCP by its ports. (Fragments but the first have none, and must
+ * not overtake each other; those of UDP must stay with the rest of their flow. steer.c does the same for queues.) */
 static struct udp_io *choose_socket(const struct transmit *t, const struct packet *p)
 {
 	const uint8_t *at = p->source, *end = at + (p->version == 4 ? 8 : 32);
@@ -57,7 +57,7 @@ static struct udp_io *choose_socket(const struct transmit *t, const struct packe
 		memcpy(&word, at, sizeof(word));
 		hash ^= word;
 	}
-	if (p->protocol == IPPROTO_TCP && p->length >= p->header_bytes + sizeof(word)) {
+	if (p->protocol == IPPROTO_TCP && !packet_is_fragment(p) && p->length >= p->header_bytes + sizeof(word)) {
 		memcpy(&word, p->bytes + p->header_bytes, sizeof(word));
 		hash ^= word;
 	}
