@@ -21,11 +21,11 @@ FIND_PYTHON = for python in $(PYTHON) python3.11 python3 python3.12 python3.13 p
 	python=; done
 HAS_PYTHON_H = import os, sys, sysconfig; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))
 
-PROSE := README.md CHANGELOG.md $(wildcard docs/*.md bench/*.md deploy/*.md tests/*.md)
+PROSE := README.md CHANGELOG.md $(wildcard docs/*.md bench/*.md deploy/*.md tests/*.md tests/*/*.md)
 
 include native/check.mk
 
-.PHONY: help setup packages demo test test-packages check clean bench bench-quick bench-scale bench-soak bench-profile bench-docs bench-micro bench-packages
+.PHONY: help setup packages demo test test-packages test-kernels kernel-packages check clean bench bench-quick bench-scale bench-soak bench-profile bench-docs bench-micro bench-packages
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
@@ -107,6 +107,19 @@ test-packages: bench-packages
 	PATH="$$PATH:/usr/sbin:/sbin"; need iptables iptables; need nft nftables; need openssl openssl; \
 	need etcd etcd-server; need etcdctl etcd-client; need systemd-analyze systemd; need perf linux-perf; \
 	[ -x /usr/lib/cni/bridge ] || missing="$$missing containernetworking-plugins"; \
+	$(INSTALL_MISSING)
+
+# In a guest under software emulation, see tests/kernels/README.md. C programs are built here and run there.
+KERNEL ?= 6.1 6.12
+MINUTES ?= 180
+test-kernels: test-packages kernel-packages $(C_TESTS:%=$(CHECK_BUILD)/asan/run/%) $(TSAN_TESTS:%=$(CHECK_BUILD)/tsan/run/%) ## tests on Debian's stock kernels, emulated (KERNEL=6.1 ARGS=tests/netns/test_ipv6.py)
+	@failed=; for kernel in $(KERNEL); do \
+		$(BIN)/python tests/kernels "$$kernel" --minutes $(MINUTES) $${RUN:+--run "$$RUN"} $(ARGS) || failed=1; \
+	done; [ -z "$$failed" ]
+
+kernel-packages:
+	@missing=; need() { command -v "$$1" >/dev/null 2>&1 || missing="$$missing $$2"; }; \
+	PATH="$$PATH:/usr/sbin:/sbin"; need qemu-system-x86_64 qemu-system-x86; need depmod kmod; need setpriv util-linux; \
 	$(INSTALL_MISSING)
 
 check: setup ## formatting, types, layers, the width of prose and the C compiler's warnings

@@ -1,0 +1,133 @@
+"""Runs tests inside a guest with another kernel: `python tests/kernels KERNEL [--run COMMAND] [pytest's arguments]`.
+
+Owns the emulator (software emulation, a program of ours while this one lives), the time it may take, and the verdict.
+Everything the guest prints goes to stdout as it comes. What a guest is made of stands in guest.py; what it runs, it
+finds in the job that is written here.
+"""
+
+import argparse
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+
+from guest import BUILD, GuestError, Kernel, kernel
+
+CHECKOUT = Path(__file__).resolve().parent.parent.parent
+CONSOLE_LINES = 40
+ENDED = "guest ended with status"
+"""The guest's last words; what stands behind them is the command's exit status."""
+
+WHOLE = ("@tests/kernels/whole",)
+"""What pytest is told unless there are arguments; the C tests go before it then."""
+
+COMPLAINTS = ("WARNING:", "BUG:", "Oops", "Call Trace:", "Kernel panic", "bad gso")
+"""A kernel that says this on its console has failed, whatever the tests say."""
+
+# A virtual CPU that takes 1 ns for an instruction, by a clock that counts them: so a second of the guest is what a
+# slow machine does in one, however long the emulation takes, and deadlines mean what they mean on a real machine.
+CLOCK = ("-icount", "shift=0", "-rtc", "clock=vm")
+
+# la57: the sanitizers know 48-bit addresses. The rest saves the kernel's calibrating against a clock that is not real.
+CPU = ("-accel", "tcg", "-cpu", "max,la57=off", "-smp", "1")
+COMMAND_LINE = "console=ttyS0 loglevel=5 panic=-1 mitigations=off nokaslr no_timer_check tsc=reliable"
+
+
+def main() -> int:
+    """0 when the command in the guest ended well and its kernel did not complain."""
+    options, more = _parser().parse_known_args()
+    pytest = shlex.join([".venv/bin/python", "-m", "pytest", "-p", "no:cacheprovider", *(more or WHOLE)])
+    command = options.run or (pytest if more else f"make c-test c-test-tsan && {pytest}")
+    try:
+        booted = kernel(options.kernel)
+    except GuestError as error:
+        print(f"test-kernels: {error}", file=sys.stderr)
+        return 2
+    with tempfile.TemporaryDirectory(prefix="guest-", dir=BUILD) as directory:
+        return _run(booted, command, Path(directory), options.minutes)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="tests/kernels", allow_abbrev=False)
+    parser.add_argument("kernel", help="a series: 6.1 or 6.12")
+    parser.add_argument("--run", help="a command for the guest's shell, instead of pytest")
+    parser.add_argument("--minutes", type=float, default=180, help="after which the guest is stopped (default 180)")
+    return parser
+
+
+def _run(booted: Kernel, command: str, directory: Path, minutes: float) -> int:
+    job, console = directory / "job", directory / "console"
+    job.write_text(_job(command))
+    print(f"--- Linux {booted.release}: {command}", flush=True)
+    # setpriv: the emulator ends with us, however we end.
+    emulator = subprocess.Popen(
+        ["setpriv", "--pdeathsig", "KILL", *_emulator(booted, job, console)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+    )
+    late = threading.Timer(minutes * 60, emulator.kill)
+    late.start()
+    try:
+        status = _follow(emulator)
+    finally:
+        late.cancel()
+        emulator.kill()
+        emulator.wait()
+    said = console.read_text(errors="replace").splitlines()
+    complained = [line for line in said if any(word in line for word in COMPLAINTS)]
+    if status is None:
+        print(f"--- Linux {booted.release}: no end within {minutes:g} minutes, or the guest died; its console's last:")
+        print("\n".join(said[-CONSOLE_LINES:]))
+    elif complained:
+        print(f"--- Linux {booted.release}: the kernel complained:")
+        print("\n".join(said[said.index(complained[0]) :][:CONSOLE_LINES]))
+    else:
+        print(f"--- Linux {booted.release}: {'ok' if status == 0 else f'FAILED with status {status}'}")
+    return status or int(bool(complained)) if status is not None else 1
+
+
+def _follow(emulator: subprocess.Popen[bytes]) -> int | None:
+    """Passes on what the guest prints; the status that it ended with, None if it did not say."""
+    assert emulator.stdout
+    for line in emulator.stdout:
+        text = line.decode(errors="replace")
+        if text.startswith(ENDED):
+            return int(text.removeprefix(ENDED))
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    return None
+
+
+def _job(command: str) -> str:
+    """What the guest's first process becomes: the command with the guest's second serial line as its output."""
+    passed = {name: os.environ[name] for name in ("UDPB_NO_SKIP", "PYTEST_ADDOPTS") if name in os.environ}
+    passed["PATH"] = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    passed |= {"HOME": "/root", "LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1"}
+    return f"""exec </dev/null >/dev/ttyS1 2>&1
+stty -F /dev/ttyS1 raw
+export {" ".join(f"{name}={shlex.quote(value)}" for name, value in passed.items())}
+ip link set lo up; hostname guest; modprobe tun
+cd {shlex.quote(str(CHECKOUT))}
+( {command}
+)
+printf '\\n%s\\n' "{ENDED} $?"
+echo o >/proc/sysrq-trigger
+sleep 60
+"""
+
+
+def _emulator(booted: Kernel, job: Path, console: Path) -> list[str]:
+    append = f"{COMMAND_LINE} job={job} modules={booted.modules}"
+    return [
+        *("qemu-system-x86_64", "-nodefaults", "-nographic", "-no-reboot", *CPU, *CLOCK, "-m", "4096"),
+        *("-kernel", str(booted.image), "-initrd", str(booted.initramfs), "-append", append),
+        *("-virtfs", "local,path=/,mount_tag=host,security_model=none,readonly=on,multidevs=remap"),
+        *("-object", "rng-random,filename=/dev/urandom,id=random", "-device", "virtio-rng-pci,rng=random"),
+        *("-serial", f"file:{console}", "-serial", "stdio"),
+    ]
+
+
+sys.exit(main())
