@@ -24,6 +24,7 @@ HAS_PYTHON_H = import os, sys, sysconfig; sys.exit(not os.path.exists(sysconfig.
 PROSE := README.md CHANGELOG.md $(wildcard docs/*.md bench/*.md deploy/*.md tests/*.md tests/*/*.md)
 
 include native/check.mk
+include deploy/release.mk
 
 .PHONY: help setup packages demo test test-packages test-kernels kernel-packages check clean bench bench-quick bench-scale bench-soak bench-profile bench-docs bench-micro bench-packages
 

@@ -74,12 +74,15 @@ class Overlay:
         backend: dict[str, Any] | None = None,
         network: str = NETWORK,
         others: Sequence[dict[str, str]] = (),
+        installed: str = "",
     ) -> None:
         """`arguments`: more flags for every daemon; `backend`: more keys for udp's Backend object, or all with a Type.
 
-        `network` holds the laboratory's own; `others` are nodes that the registry names and nobody runs.
+        `network` holds the laboratory's own; `others` are nodes that the registry names and nobody runs;
+        `installed` is a daemon other than this environment's.
         """
         self.lab = lab
+        self._program = installed or program()
         self._arguments = arguments
         self._running: dict[str, Process] = {}
         self._registry = lab.directory / "subnets.json"
@@ -141,7 +144,7 @@ class Overlay:
             "--subnet-file": directory / "subnet.env",
             "--healthz-port": HEALTHZ_PORT,
         }
-        command = [program(), *(f"{flag}={value}" for flag, value in flags.items()), *self._arguments, *arguments]
+        command = [self._program, *(f"{flag}={value}" for flag, value in flags.items()), *self._arguments, *arguments]
         process = host.namespace.start(*command, name=f"udp-backend-{host.name}")
         self._running[host.name] = process
         return process
@@ -212,7 +215,7 @@ class Overlay:
     def _asked(self, host: Host, *, ready: bool = False) -> dict[str, Any] | None:
         """What the status command says; None when it says nothing, or when the daemon has to be `ready` and is not."""
         socket = self.run_directory(host) / "subnet.sock"
-        command = [program(), "status", "--status-socket", str(socket), "-o", "json"]
+        command = [self._program, "status", "--status-socket", str(socket), "-o", "json"]
         try:
             document: dict[str, Any] = json.loads(host.namespace.run(*command, check=ready))
         except (LabError, ValueError):

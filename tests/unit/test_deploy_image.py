@@ -42,7 +42,8 @@ def parsed():
         instruction, _, rest = line.partition(" ")
         if instruction == "FROM":
             stages.append([])
-        stages[-1].append((instruction, " ".join(rest.split())))
+        if stages:  # an ARG may stand before the first
+            stages[-1].append((instruction, " ".join(rest.split())))
     return stages
 
 
@@ -60,13 +61,14 @@ def installed_packages(stage):
 
 
 def test_both_stages_are_one_plain_image():
-    assert of(BUILD, "FROM") == ["python:3.11-slim-bookworm AS build"]
-    assert of(FINAL, "FROM") == ["python:3.11-slim-bookworm"]
-    assert PROJECT["requires-python"] == ">=3.11"
+    assert of(BUILD, "FROM") == ["${BASE} AS build"]
+    assert of(FINAL, "FROM") == ["${BASE}"]
+    assert "\nARG BASE=debian:bookworm-slim\n" in CONTAINERFILE.read_text()
+    assert PROJECT["requires-python"] == ">=3.11"  # Debian 12 has it
 
 
 def test_the_programs_we_run_are_in_it():
-    assert installed_packages(FINAL) == set(PACKAGES.values())
+    assert installed_packages(FINAL) == {*PACKAGES.values(), "python3"}
 
 
 def test_it_starts_the_program_of_the_virtual_environment():
@@ -83,10 +85,11 @@ def test_its_port_is_the_backends():
 
 
 def test_its_labels_tell_this_version():
-    assert f"--tag udp-backend:{__version__} ." in CONTAINERFILE.read_text()
+    assert f"--build-arg VERSION={__version__} --tag udp-backend:{__version__} ." in CONTAINERFILE.read_text()
     [labels] = of(FINAL, "LABEL")
     found = dict(it.removeprefix("org.opencontainers.image.").split("=", 1) for it in shlex.split(labels))
-    assert found["version"] == __version__ == PROJECT["version"]
+    assert found["version"] == "${VERSION}"
+    assert __version__ == PROJECT["version"]
     assert found["licenses"] == PROJECT["license"]
     assert found["description"] == PROJECT["description"].replace(" for Linux", "")
 
