@@ -69,6 +69,13 @@ static void store_checksum(uint8_t *at, uint16_t checksum)
 	memcpy(at, &checksum, sizeof(checksum));
 }
 
+/* Fills in the header's checksum, the last thing to be done to a header. */
+static void seal_ipv4(uint8_t *header, size_t header_bytes)
+{
+	store_checksum(header + IPV4_CHECKSUM, 0);
+	store_checksum(header + IPV4_CHECKSUM, checksum_finish(checksum_add(0, header, header_bytes)));
+}
+
 /* ---- validation ---- */
 
 static enum packet_fault parse_ipv4(const uint8_t *bytes, size_t len, struct packet *out)
@@ -134,6 +141,27 @@ bool packet_is_fragment(const struct packet *p)
 	return p->version == 4 && (load_16(p->bytes + IPV4_FRAGMENT) & (FRAGMENT_MORE | FRAGMENT_OFFSET));
 }
 
+/* ---- explicit congestion notification ---- */
+
+bool packet_take_ecn(const struct packet *p, uint8_t *bytes, uint8_t outer_ecn)
+{
+	uint8_t inner = packet_tos(p) & PACKET_ECN_MASK;
+
+	if (inner == PACKET_NOT_ECT)
+		return outer_ecn != PACKET_CE;
+	if (outer_ecn != PACKET_CE && !(outer_ecn == PACKET_ECT1 && inner == PACKET_ECT0))
+		return true;
+	if (inner == PACKET_CE)
+		return true;
+	if (p->version == 4) {
+		bytes[1] = (uint8_t)((bytes[1] & ~PACKET_ECN_MASK) | outer_ecn);
+		seal_ipv4(bytes, p->header_bytes);
+	} else { /* the two lower bits of the class are in the upper half of the second byte */
+		bytes[1] = (uint8_t)((bytes[1] & ~(PACKET_ECN_MASK << 4)) | outer_ecn << 4);
+	}
+	return true;
+}
+
 /* ---- partial checksums ---- */
 
 int packet_finish_checksum(uint8_t *bytes, size_t len, uint16_t start, uint16_t offset)
@@ -178,13 +206,6 @@ bool packet_is_no_host(uint8_t version, const uint8_t *address)
 }
 
 /* ---- fragments ---- */
-
-/* Fills in the header's checksum, the last thing to be done to a header. */
-static void seal_ipv4(uint8_t *header, size_t header_bytes)
-{
-	store_checksum(header + IPV4_CHECKSUM, 0);
-	store_checksum(header + IPV4_CHECKSUM, checksum_finish(checksum_add(0, header, header_bytes)));
-}
 
 /* Copies the options that go into every fragment, padded to whole words. A malformed option ends the copy: there is no
  * telling where the next one would begin. Returns the bytes written, no more than the options had. */

@@ -43,6 +43,24 @@ enum packet_fault packet_parse(const uint8_t *bytes, size_t len, struct packet *
  * tells.) */
 bool packet_is_fragment(const struct packet *p);
 
+/* The byte that IPv4 calls type of service and IPv6 traffic class: DSCP in the upper six bits (RFC 2474), below them ECN. */
+static inline uint8_t packet_tos(const struct packet *p)
+{
+	return p->version == 4 ? p->bytes[1] : (uint8_t)(p->bytes[0] << 4 | p->bytes[1] >> 4);
+}
+
+/* ECN (RFC 3168, 5). */
+#define PACKET_ECN_MASK 3
+#define PACKET_NOT_ECT 0
+#define PACKET_ECT1 1
+#define PACKET_ECT0 2
+#define PACKET_CE 3
+
+/* Gives a packet that came in a datagram with this ECN the one that it goes on with (RFC 6040, 4.2): a mark made on the
+ * way is carried over. `bytes` are the packet's own, writable. Returns false for a packet whose sender would not see the
+ * mark; it is to be dropped, as a router would have dropped it, and is unchanged. */
+bool packet_take_ecn(const struct packet *p, uint8_t *bytes, uint8_t outer_ecn);
+
 /* Finishes a checksum the kernel left partial (CHECKSUM_PARTIAL; virtio header flag NEEDS_CSUM): sums from `start` to
  * the end of the packet, the field at `start + offset` holding the pseudo-header's sum, and stores the result there
  * (0 becomes 0xffff, as the kernel does). Returns 0, or -EINVAL when the field does not lie in the packet or `offset`

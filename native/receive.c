@@ -2,10 +2,11 @@
  *
  * Theory of operation. A message is one datagram or, with UDP_GRO, several of one length. Each datagram is let in when it
  * is one whole packet, when its inner source address can be a host's and is not ours, and when the source check holds.
- * The common case costs no lookup (the source is the one let in before) or one: the owner of the inner source's prefix is
- * the peer the datagram came from. Only when that fails is the outer address looked up, to tell a stranger from a peer
- * that sends what it should not. What passes is coalesced over the whole batch and written to the TUN. Every datagram
- * ends in exactly one of rx_delivered and the rx_drop counters.
+ * A mark of congestion that was made on the way is carried over into it (RFC 6040). The common case costs
+ * no lookup (the source is the one let in before) or one: the owner of the inner source's prefix is the peer the datagram
+ * came from. Only when that fails is the outer address looked up, to tell a stranger from a peer that sends what it should
+ * not. What passes is coalesced over the whole batch and written to the TUN. Every datagram ends in exactly one of
+ * rx_delivered and the rx_drop counters.
  */
 #include "receive.h"
 
@@ -175,8 +176,10 @@ static int write_groups(struct receive *r)
 static int take_message(struct receive *r, const struct table *table, struct mmsghdr *message, int64_t now_ns)
 {
 	const struct sockaddr_in *name = message->msg_hdr.msg_name;
-	const uint8_t *bytes = message->msg_hdr.msg_iov->iov_base;
-	uint32_t left = message->msg_len, segment = udp_io_segment(&message->msg_hdr);
+	uint8_t *bytes = message->msg_hdr.msg_iov->iov_base;
+	const struct udp_io_about about = udp_io_get_about(&message->msg_hdr);
+	uint8_t ecn = about.tos & PACKET_ECN_MASK;
+	uint32_t left = message->msg_len, segment = about.segment_bytes;
 	uint32_t good_packets = 0, good_bytes = 0;
 	struct peer *sender = NULL;
 	int gone = 0;
@@ -187,6 +190,8 @@ static int take_message(struct receive *r, const struct table *table, struct mms
 		struct packet packet;
 		int verdict = judge(r, table, bytes, length, name->sin_addr.s_addr, &packet, &peer);
 
+		if (verdict == PASSES && ecn != PACKET_NOT_ECT && !packet_take_ecn(&packet, bytes, ecn))
+			verdict = STAT_rx_drop_ecn;
 		stats_add(r->stats, STAT_rx_received, 1);
 		if (verdict == PASSES) {
 			if (coalesce_full(&r->coalesce)) {

@@ -70,6 +70,8 @@
 	  "two nodes use one subnet, or the underlay's packets are routed into flannel0: compare `status` on both")    \
 	X(rx_drop_martian_source, RX, DROPPED, "inner source address can be no host's (loopback, multicast, ...)",     \
 	  "a peer lets out what its kernel should not: look for the sender there")                                     \
+	X(rx_drop_ecn, RX, DROPPED, "datagram marked on the way (ECN) holds a packet whose sender does not see marks",         \
+	  "a device of the underlay marks congestion on packets that are Not-ECT, or overwrites their TOS: mend it there") \
 	X(rx_drop_tun_down, RX, DROPPED, "flannel0 is down", "`ip link set flannel0 up`")                              \
 	X(rx_drop_tun_refused, RX, DROPPED, "the kernel refused a packet written to flannel0",                         \
 	  "`status` shows the last errno; IPv6 may be switched off on flannel0")                                       \

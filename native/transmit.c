@@ -31,6 +31,7 @@ void transmit_init(struct transmit *t, const struct tun_io *tun, struct udp_io *
 	t->udp[t->udp_count++] = udp;
 	t->stats = stats;
 	t->local_address_be = config->local_address_be;
+	t->tos_mask = config->copy_dscp ? 0xff : PACKET_ECN_MASK;
 	t->arena = arena;
 	t->packed = arena + TRANSMIT_READ_BYTES;
 	answer_init(&t->answer, tun, stats, config);
@@ -118,6 +119,7 @@ static size_t accept_packet(struct transmit *t, uint8_t *bytes, size_t length, c
 
 	if (fault == PACKET_OK && segment_prepare(&it->source, bytes, &packet, header) == 0) {
 		it->udp = choose_socket(t, &packet);
+		it->tos = packet_tos(&packet) & t->tos_mask;
 		t->count++;
 		stats_add(t->stats, STAT_tx_received, it->source.count);
 		return (length + TUN_IO_HEADER_BYTES + 63) & ~(size_t)63;

@@ -29,6 +29,7 @@ struct transmit_packet {
 	struct segment_source source;
 	struct peer *peer;   /* valid inside one call: the table may be swapped between two. NULL: dropped */
 	struct udp_io *udp;  /* the socket of its flow */
+	uint8_t tos;         /* of the datagrams it leaves in: their ECN is the packet's (RFC 6040, 4.1) */
 };
 
 /* How far the batch is sent: everything before segment `segment` of packet `packet`. */
@@ -36,12 +37,13 @@ struct transmit_position {
 	uint32_t packet, segment;
 };
 
-/* One message to the socket: equal datagrams to one peer, the last may be shorter. */
+/* One message to the socket: equal datagrams to one peer, with one TOS; the last may be shorter. */
 struct transmit_run {
 	struct peer *peer;
 	struct udp_io *udp;
 	struct transmit_position end; /* of the batch after it */
 	uint32_t datagrams, bytes, datagram_bytes;
+	uint8_t tos;
 };
 
 struct transmit {
@@ -51,6 +53,7 @@ struct transmit {
 	uint32_t udp_count;
 	struct answer answer;
 	uint32_t local_address_be;
+	uint8_t tos_mask; /* what of a packet's TOS its datagrams get */
 	uint8_t *arena;  /* packets as read; borrowed, as is the next */
 	uint8_t *packed; /* where datagrams are put together */
 

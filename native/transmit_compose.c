@@ -1,7 +1,7 @@
 /* transmit_compose: a batch as messages for the socket.
  *
  * Theory of operation. From the position on, every segment becomes a datagram: headers of its own, and its payload behind
- * them. Neighbours of one size to one peer, whatever packet or flow they come from, join into a *run*: one message, cut by
+ * them. Neighbours of one size to one peer and with one ECN field, whatever packet or flow they come from, join into a *run*: one message, cut by
  * the kernel (UDP_SEGMENT). A shorter datagram ends its run. So the tail of a super-packet that is too long for one message
  * begins the next packet's run, and many small packets leave as one message.
  *
@@ -32,6 +32,7 @@ static struct transmit_run *begin_run(struct transmit *t, const struct transmit_
 	*run = (struct transmit_run){
 		.peer = it->peer,
 		.udp = it->udp,
+		.tos = it->tos,
 		.datagram_bytes = bytes,
 	};
 	t->iov[number].iov_base = at;
@@ -46,7 +47,7 @@ static struct transmit_run *begin_run(struct transmit *t, const struct transmit_
 /* Whether a datagram can be the run's next: its predecessors are all of one length, and it is no longer. */
 static int joins(const struct transmit_run *run, const struct transmit_packet *it, uint32_t bytes)
 {
-	return run && run->peer == it->peer && run->udp == it->udp && bytes <= run->datagram_bytes &&
+	return run && run->peer == it->peer && run->udp == it->udp && run->tos == it->tos && bytes <= run->datagram_bytes &&
 	       run->datagrams < run->udp->segments_max &&
 	       run->bytes == run->datagrams * run->datagram_bytes && run->bytes + bytes <= UDP_IO_RUN_BYTES;
 }
@@ -72,8 +73,10 @@ static void finish_messages(struct transmit *t)
 			.msg_iovlen = 1,
 		} };
 		t->iov[i].iov_len = run->bytes;
-		if (run->datagrams > 1)
-			udp_io_set_segment(&t->messages[i].msg_hdr, &t->controls[i], (uint16_t)run->datagram_bytes);
+		udp_io_set_about(&t->messages[i].msg_hdr, &t->controls[i], (struct udp_io_about){
+			.segment_bytes = run->datagrams > 1 ? run->datagram_bytes : 0,
+			.tos = run->tos,
+		});
 	}
 }
 

@@ -42,6 +42,9 @@ static int send_fragment(const struct transmit_packet *it, struct packet_fragmen
 		.msg_iovlen = 2,
 	} };
 
+	union udp_io_control control;
+
+	udp_io_set_about(&message.msg_hdr, &control, (struct udp_io_about){ .tos = it->tos });
 	return udp_io_send(it->udp, &message, 1);
 }
 

@@ -22,7 +22,7 @@ static void set_buffer(int fd, int forced, int plain)
 int udp_io_open(struct udp_io *io, int fd, uint32_t off)
 {
 	int discover = IP_PMTUDISC_DO;
-	int recverr = 0, gro = !(off & UDPB_OFFLOAD_UDP_GRO);
+	int recverr = 0, on = 1, gro = !(off & UDPB_OFFLOAD_UDP_GRO);
 	int segment_bytes = 0;
 	socklen_t length = sizeof(segment_bytes);
 
@@ -30,6 +30,8 @@ int udp_io_open(struct udp_io *io, int fd, uint32_t off)
 		return -errno;
 	/* A queued error keeps the fd ready until somebody reads the error queue: nobody does. */
 	if (setsockopt(fd, IPPROTO_IP, IP_RECVERR, &recverr, sizeof(recverr)) < 0)
+		return -errno;
+	if (setsockopt(fd, IPPROTO_IP, IP_RECVTOS, &on, sizeof(on)) < 0)
 		return -errno;
 	set_buffer(fd, SO_RCVBUFFORCE, SO_RCVBUF);
 	set_buffer(fd, SO_SNDBUFFORCE, SO_SNDBUF);
@@ -42,30 +44,44 @@ int udp_io_open(struct udp_io *io, int fd, uint32_t off)
 	return 0;
 }
 
-void udp_io_set_segment(struct msghdr *message, union udp_io_control *control, uint16_t segment_bytes)
+/* Writes one control message where the others end. */
+static void add_control(struct msghdr *message, int level, int type, const void *data, size_t bytes)
 {
-	struct cmsghdr *header;
+	struct cmsghdr *header = (struct cmsghdr *)((uint8_t *)message->msg_control + message->msg_controllen);
 
-	message->msg_control = control->bytes;
-	message->msg_controllen = CMSG_SPACE(sizeof(segment_bytes));
-	header = CMSG_FIRSTHDR(message);
-	header->cmsg_level = IPPROTO_UDP;
-	header->cmsg_type = UDP_SEGMENT;
-	header->cmsg_len = CMSG_LEN(sizeof(segment_bytes));
-	memcpy(CMSG_DATA(header), &segment_bytes, sizeof(segment_bytes));
+	*header = (struct cmsghdr){ .cmsg_level = level, .cmsg_type = type, .cmsg_len = CMSG_LEN(bytes) };
+	memcpy(CMSG_DATA(header), data, bytes);
+	message->msg_controllen += CMSG_SPACE(bytes);
 }
 
-uint32_t udp_io_segment(struct msghdr *message)
+void udp_io_set_about(struct msghdr *message, union udp_io_control *control, struct udp_io_about about)
 {
-	for (struct cmsghdr *header = CMSG_FIRSTHDR(message); header; header = CMSG_NXTHDR(message, header)) {
-		int bytes;
+	uint16_t segment_bytes = (uint16_t)about.segment_bytes;
+	int tos = about.tos;
 
-		if (header->cmsg_level != IPPROTO_UDP || header->cmsg_type != UDP_GRO)
-			continue;
-		memcpy(&bytes, CMSG_DATA(header), sizeof(bytes));
-		return bytes > 0 ? (uint32_t)bytes : 0;
+	message->msg_controllen = 0;
+	message->msg_control = control->bytes;
+	if (segment_bytes)
+		add_control(message, IPPROTO_UDP, UDP_SEGMENT, &segment_bytes, sizeof(segment_bytes));
+	if (tos)
+		add_control(message, IPPROTO_IP, IP_TOS, &tos, sizeof(tos));
+}
+
+struct udp_io_about udp_io_get_about(struct msghdr *message)
+{
+	struct udp_io_about about = { 0 };
+
+	for (struct cmsghdr *header = CMSG_FIRSTHDR(message); header; header = CMSG_NXTHDR(message, header)) {
+		if (header->cmsg_level == IPPROTO_UDP && header->cmsg_type == UDP_GRO) {
+			int bytes;
+
+			memcpy(&bytes, CMSG_DATA(header), sizeof(bytes));
+			about.segment_bytes = bytes > 0 ? (uint32_t)bytes : 0;
+		} else if (header->cmsg_level == IPPROTO_IP && header->cmsg_type == IP_TOS) {
+			about.tos = *CMSG_DATA(header); /* one byte, whatever it is on the way out */
+		}
 	}
-	return 0;
+	return about;
 }
 
 bool udp_io_downgrade(struct udp_io *io, uint32_t segments, int error)

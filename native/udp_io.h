@@ -30,8 +30,8 @@ struct udp_io {
 	int (*path_mtu)(uint32_t local_be, const struct sockaddr_in *peer);
 };
 
-/* Sets the socket up: DF on every datagram (EMSGSIZE instead of outer fragments), no queued errors, large buffers, and
- * without what is in `off` (UDPB_OFFLOAD_*). Returns 0 or -errno. */
+/* Sets the socket up: DF on every datagram (EMSGSIZE instead of outer fragments), no queued errors, large buffers, each
+ * datagram's TOS with it, and without what is in `off` (UDPB_OFFLOAD_*). Returns 0 or -errno. */
 int udp_io_open(struct udp_io *io, int fd, uint32_t off);
 
 /* Receives up to `count` datagrams. Returns how many, or -errno: -EAGAIN when there is none. */
@@ -40,17 +40,23 @@ int udp_io_receive(const struct udp_io *io, struct mmsghdr *messages, unsigned i
 /* Sends messages[0..count-1] in order. Returns how many the kernel took, at least 1, or -errno of the first one. */
 int udp_io_send(struct udp_io *io, struct mmsghdr *messages, unsigned int count);
 
-/* Room for the control message of either direction. */
+/* Room for the control messages of either direction. */
 union udp_io_control {
-	uint8_t bytes[CMSG_SPACE(sizeof(int))];
+	uint8_t bytes[2 * CMSG_SPACE(sizeof(int))];
 	struct cmsghdr align;
 };
 
-/* Tells the kernel to cut a message into datagrams of `segment_bytes`, the last may be shorter (udp(7), UDP_SEGMENT). */
-void udp_io_set_segment(struct msghdr *message, union udp_io_control *control, uint16_t segment_bytes);
+/* What the kernel is told about a message, or tells. */
+struct udp_io_about {
+	uint32_t segment_bytes; /* of the datagrams it is cut into or put together from, the last may be shorter; 0: it is one */
+	uint8_t tos;            /* of the outer IPv4 header */
+};
 
-/* The length of the datagrams a received message was put together from, the last may be shorter; 0 for one datagram. */
-uint32_t udp_io_segment(struct msghdr *message);
+/* Tells the kernel how to send a message (udp(7), UDP_SEGMENT; ip(7), IP_TOS). Zeros need no telling, and cost nothing. */
+void udp_io_set_about(struct msghdr *message, union udp_io_control *control, struct udp_io_about about);
+
+/* What the kernel tells of a message received (UDP_GRO, IP_RECVTOS). */
+struct udp_io_about udp_io_get_about(struct msghdr *message);
 
 /* What to do about the errno by which a message of `segments` was refused: lowers segments_max and returns true where the
  * number of segments may be the reason, so that the message is to be made anew. When it turns out not to be (a single

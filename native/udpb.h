@@ -48,6 +48,7 @@ struct udpb_config {
 	uint32_t tun_address_be;   /* of flannel0: the source of the ICMP errors we send */
 	uint32_t local_address_be; /* the address the UDP sockets are bound to */
 	uint32_t source_check;     /* UDPB_SOURCE_* */
+	uint32_t copy_dscp;        /* not 0: datagrams get their packet's DSCP, and not only its ECN */
 	uint32_t offloads_off;     /* UDPB_OFFLOAD_* that are not to be used, whatever the kernel grants */
 	uint8_t tun_address6[16];  /* of flannel0, likewise; all zero: it has none, and no ICMPv6 error is sent */
 };

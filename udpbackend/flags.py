@@ -67,6 +67,7 @@ FLAGS = {
     "workers": Flag("workers", "N", "threads that move packets, or auto; 0 (default): the event loop does"),
     "worker-cpus": Flag("worker_cpus", "LIST", "cores to bind these threads to, in turn, like 0,2-3"),
     "source-ports": Flag("source_ports", "N", "further UDP ports to send from, chosen by flow (default 0)"),
+    "copy-dscp": Flag("copy_dscp", "", "datagrams get the DSCP of the packet in them"),
     "offloads": Flag("offloads_off", "LIST", "switch some, like udp-coalesce=on,tso=off (default udp-coalesce=off)"),
     "source-check": Flag("source_check", "HOW", "what a received packet must show: subnet (default), peer or off"),
     "status-socket": Flag("status_socket", "FILE", "where `status` asks (default: the subnet file ending in .sock)"),

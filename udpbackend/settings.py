@@ -123,6 +123,9 @@ class Settings:
     source_ports: int = 0
     """Further UDP ports to send from, 0 to 15, so that the receiver's card and kernel can spread flows."""
 
+    copy_dscp: bool = False
+    """Whether datagrams get the DSCP of the packet in them; its ECN they always get."""
+
     offloads_off: frozenset[str] = OFFLOADS_OFF
     """Offloads that are not used though the kernel may grant them, by their names in `status`."""
 

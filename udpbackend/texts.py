@@ -210,5 +210,6 @@ READERS: dict[str, Callable[[str], Any]] = {
     "worker_cpus": _cpus,
     "source_ports": _source_ports,
     "offloads_off": _offloads_off,
+    "copy_dscp": go_bool,
     "status_socket": _path,
 }

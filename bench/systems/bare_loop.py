@@ -69,9 +69,10 @@ class BareLoop(System):
 def main() -> None:
     """The launcher."""
     # Only here: whoever looks at the list of systems need not have built the extension.
-    from udpbackend.dataplane.native import Dataplane, ended, pack_route  # noqa: PLC0415
+    from udpbackend.dataplane.native import Dataplane, Options, ended, pack_route  # noqa: PLC0415
     from udpbackend.dataplane.tun import open_tun  # noqa: PLC0415
     from udpbackend.model import Prefix  # noqa: PLC0415
+    from udpbackend.texts import OFFLOADS_OFF  # noqa: PLC0415
 
     parser = argparse.ArgumentParser()
     for word in ("address", "subnet", "peer", "peer_subnet", "mtu"):
@@ -81,7 +82,8 @@ def main() -> None:
     tun = open_tun(DEVICE, new=True)
     bound = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
     bound.bind((it.address, PORT))
-    plane = Dataplane(tun_address=IPv4Address(base), local_address=IPv4Address(it.address), source_check="subnet")
+    options = Options(offloads_off=OFFLOADS_OFF)
+    plane = Dataplane(tun_address=IPv4Address(base), local_address=IPv4Address(it.address), options=options)
     local = [pack_route(Prefix.parse(it.subnet)), pack_route(Prefix.parse(f"{it.address}/32"))]
     plane.publish(b"".join([*local, pack_route(Prefix.parse(it.peer_subnet), int(IPv4Address(it.peer)), PORT)]))
     plane.open_queue(0, tun.fileno(), bound.fileno())

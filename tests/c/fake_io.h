@@ -25,6 +25,7 @@ struct fake_item {
 	struct virtio_net_hdr header; /* a TUN's */
 	struct sockaddr_in address;   /* a datagram's */
 	int segment;                  /* several datagrams received as one: how long each is; 0 for one */
+	uint8_t tos;                  /* of the outer header */
 	uint32_t packets;             /* what it is to count as; a super-packet is several */
 	uint8_t *bytes;
 	size_t length;
@@ -179,16 +180,34 @@ static inline ssize_t fake_writev(int fd, const struct iovec *iov, int count)
 
 /* ---- the socket ---- */
 
+/* What the kernel is told about a message: the one control message of a kind, as an integer; 0 where it is told nothing. */
+static inline int fake_told(struct msghdr *message, int level, int type, size_t bytes)
+{
+	uint16_t small = 0;
+	int value = 0;
+
+	for (struct cmsghdr *it = message->msg_controllen ? CMSG_FIRSTHDR(message) : NULL; it;
+	     it = CMSG_NXTHDR(message, it)) {
+		CHECK((it->cmsg_level == IPPROTO_UDP && it->cmsg_type == UDP_SEGMENT) ||
+		      (it->cmsg_level == IPPROTO_IP && it->cmsg_type == IP_TOS));
+		if (it->cmsg_level != level || it->cmsg_type != type || !CHECK(it->cmsg_len == CMSG_LEN(bytes) && !value))
+			continue;
+		memcpy(bytes == sizeof(small) ? (void *)&small : &value, CMSG_DATA(it), bytes);
+		value += small;
+		CHECK(value != 0); /* nobody pays for a control message that says nothing */
+	}
+	return value;
+}
+
 /* How long the datagrams are that a message is to be cut into; 0: it is one. */
 static inline size_t fake_segment_bytes(struct msghdr *message)
 {
-	struct cmsghdr *control = message->msg_controllen ? CMSG_FIRSTHDR(message) : NULL;
-	uint16_t bytes = 0;
+	return (size_t)fake_told(message, IPPROTO_UDP, UDP_SEGMENT, sizeof(uint16_t));
+}
 
-	if (control && CHECK(control->cmsg_level == IPPROTO_UDP && control->cmsg_type == UDP_SEGMENT &&
-			     control->cmsg_len == CMSG_LEN(sizeof(bytes))))
-		memcpy(&bytes, CMSG_DATA(control), sizeof(bytes));
-	return bytes;
+static inline uint8_t fake_tos(struct msghdr *message)
+{
+	return (uint8_t)fake_told(message, IPPROTO_IP, IP_TOS, sizeof(int));
 }
 
 /* What the kernel says to a message of so many bytes, to be cut like this. */
@@ -229,6 +248,7 @@ static inline int fake_sendmmsg(int fd, struct mmsghdr *messages, unsigned int c
 			size_t piece = segment && segment < length - at ? segment : length - at;
 
 			fake_keep(out, bytes + at, piece, NULL, m->msg_name);
+			fake_latest(out)->tos = fake_tos(m);
 			at += piece;
 		} while (at < length);
 		messages[sent].msg_len = (unsigned int)length;
@@ -237,18 +257,26 @@ static inline int fake_sendmmsg(int fd, struct mmsghdr *messages, unsigned int c
 	return (int)sent;
 }
 
-/* Says that a message was put together from datagrams of this length, or that it was not (0). */
-static inline void fake_give_control(struct msghdr *message, int segment_bytes)
+/* Tells the TOS, and before it that a message was put together from datagrams of this length, or not (0). */
+static inline void fake_give_control(struct msghdr *message, int segment_bytes, uint8_t tos)
 {
 	struct cmsghdr *control = CMSG_FIRSTHDR(message);
+	size_t used = segment_bytes ? CMSG_SPACE(sizeof(segment_bytes)) : 0;
 
-	if (segment_bytes && CHECK(message->msg_controllen >= CMSG_SPACE(sizeof(segment_bytes)))) {
+	if (!CHECK(message->msg_controllen >= used + CMSG_SPACE(sizeof(tos))))
+		return;
+	if (segment_bytes) {
 		control->cmsg_level = IPPROTO_UDP;
 		control->cmsg_type = UDP_GRO;
 		control->cmsg_len = CMSG_LEN(sizeof(segment_bytes));
 		memcpy(CMSG_DATA(control), &segment_bytes, sizeof(segment_bytes));
+		control = (struct cmsghdr *)((uint8_t *)control + used);
 	}
-	message->msg_controllen = segment_bytes ? CMSG_SPACE(sizeof(segment_bytes)) : 0;
+	control->cmsg_level = IPPROTO_IP;
+	control->cmsg_type = IP_TOS;
+	control->cmsg_len = CMSG_LEN(sizeof(tos));
+	memcpy(CMSG_DATA(control), &tos, sizeof(tos));
+	message->msg_controllen = used + CMSG_SPACE(sizeof(tos));
 }
 
 static inline int fake_recvmmsg(int fd, struct mmsghdr *messages, unsigned int count, int flags, struct timespec *wait)
@@ -272,7 +300,7 @@ static inline int fake_recvmmsg(int fd, struct mmsghdr *messages, unsigned int c
 		memcpy(m->msg_name, &item->address, sizeof(item->address));
 		memcpy(m->msg_iov->iov_base, item->bytes, item->length);
 		m->msg_namelen = sizeof(item->address);
-		fake_give_control(m, item->segment);
+		fake_give_control(m, item->segment, item->tos);
 		m->msg_flags = 0;
 		messages[got].msg_len = (unsigned int)item->length;
 		in->done++;

@@ -76,6 +76,7 @@ static inline size_t make_inner(uint8_t *out, uint32_t source, uint32_t destinat
 
 	fill_random(out, length);
 	out[0] = 0x45;
+	out[1] &= 0xfc; /* some DSCP; Not-ECT */
 	put_16(out + 2, (uint32_t)length);
 	put_16(out + 6, fragment);
 	out[8] = 64;
@@ -114,6 +115,7 @@ static inline size_t make_udp6(uint8_t *out, const uint8_t *source, const uint8_
 
 	fill_random(out, length);
 	out[0] = 0x60;
+	out[1] &= 0xcf; /* some DSCP; Not-ECT */
 	put_16(out + 4, (uint32_t)(8 + payload_bytes));
 	out[6] = 17;
 	out[7] = 64;
@@ -121,6 +123,22 @@ static inline size_t make_udp6(uint8_t *out, const uint8_t *source, const uint8_
 	memcpy(out + 24, destination, 16);
 	finish_transport(out, length, 40, 17);
 	return length;
+}
+
+static inline uint8_t tos_of(const uint8_t *packet)
+{
+	return packet[0] >> 4 == 4 ? packet[1] : (uint8_t)(packet[0] << 4 | packet[1] >> 4);
+}
+
+static inline void set_tos(uint8_t *packet, uint8_t tos)
+{
+	if (packet[0] >> 4 == 4) {
+		packet[1] = tos;
+		seal(packet);
+	} else {
+		packet[0] = (uint8_t)(0x60 | tos >> 4);
+		packet[1] = (uint8_t)(tos << 4 | (packet[1] & 0xf));
+	}
 }
 
 /* ---- taking super-packets apart ---- */

@@ -94,6 +94,28 @@ static void check_answer6(const struct packet *about, const uint8_t *settings)
 	free(out);
 }
 
+/* RFC 6040: a mark gets in, or the packet goes; nothing else of it changes. */
+static void check_ecn(const struct packet *p, uint8_t outer)
+{
+	uint8_t *bytes = malloc(p->length);
+	struct packet marked;
+
+	memcpy(bytes, p->bytes, p->length);
+	REQUIRE(packet_parse(bytes, p->length, &marked) == PACKET_OK);
+	if (!packet_take_ecn(&marked, bytes, outer)) {
+		REQUIRE((packet_tos(p) & PACKET_ECN_MASK) == PACKET_NOT_ECT && outer == PACKET_CE);
+		REQUIRE(!memcmp(bytes, p->bytes, p->length));
+	} else {
+		REQUIRE(packet_parse(bytes, p->length, &marked) == PACKET_OK);
+		REQUIRE((packet_tos(p) ^ packet_tos(&marked)) <= PACKET_ECN_MASK);
+		REQUIRE(outer != PACKET_CE || (packet_tos(&marked) & PACKET_ECN_MASK) == PACKET_CE);
+		REQUIRE((packet_tos(p) & PACKET_ECN_MASK) != PACKET_NOT_ECT || !memcmp(bytes, p->bytes, p->length));
+		REQUIRE(!memcmp(bytes + 2, p->bytes + 2, p->version == 4 ? 8 : 38));
+		REQUIRE(!memcmp(bytes + 12, p->bytes + 12, p->length - 12));
+	}
+	free(bytes);
+}
+
 static void check_rules(const struct packet *p)
 {
 	bool may = packet_may_answer(p), may_too_big = packet_may_answer_too_big(p);
@@ -150,6 +172,7 @@ static void check_packet(const uint8_t *bytes, size_t len, const uint8_t *settin
 		return;
 	check_parts(&p, bytes, len);
 	check_rules(&p);
+	check_ecn(&p, settings[0] & PACKET_ECN_MASK);
 	if (p.version == 6) {
 		check_answer6(&p, settings);
 		return;

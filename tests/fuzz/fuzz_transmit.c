@@ -1,5 +1,6 @@
 /* fuzz_transmit: whatever the socket says and whenever the table changes, every packet from flannel0 is sent once, in its
- * place and to the peer that owns it then, or counted as dropped; its fragments are its own and without a gap.
+ * place, to the peer that owns it then and with its own ECN, or counted as dropped; its fragments are its own and without
+ * a gap.
  *
  * The input's bytes choose what is read, and what a kernel answers: how many messages it takes, how many datagrams in
  * one, what fits the path to each peer, and errors out of nowhere.
@@ -143,6 +144,7 @@ static int fuzz_sendmmsg(int fd, struct mmsghdr *messages, unsigned int count, i
 		do {
 			size_t piece = segment && segment < length - at ? segment : length - at;
 
+			REQUIRE(fake_tos(m) == (tos_of(bytes + at) & PACKET_ECN_MASK)); /* one header for all of them */
 			sent(bytes + at, piece, m->msg_name);
 			at += piece;
 		} while (at < length);
@@ -205,6 +207,8 @@ static void feed_any(void)
 	rig_ipv6(to, (uint8_t)n, 7);
 	length = v6 ? make_udp6(packet, from, to, payload)
 		    : make_inner(packet, OURS(5), THEIRS(n, 7), protocol, choose(choices, 2) ? DONT_FRAGMENT : 0, payload);
+	if (choose(choices, 4) == 3)
+		set_tos(packet, (uint8_t)choose(choices, 256));
 	for (size_t at = 0; at < payload; at += size) {
 		size_t bytes = make_segment(segment, packet, length, header.csum_start, size, at);
 

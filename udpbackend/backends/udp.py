@@ -21,7 +21,7 @@ from udpbackend.backends.backend import BackendFacts, Context, KernelDrop, Overl
 from udpbackend.backends.udp_config import UdpOptions
 from udpbackend.backends.udp_device import Device, Plan, refuse_others_device
 from udpbackend.backends.udp_drops import KERNEL_DROPS
-from udpbackend.dataplane.native import ROUTE, CounterInfo, Dataplane, counter_infos, pack_route
+from udpbackend.dataplane.native import ROUTE, CounterInfo, Dataplane, Options, counter_infos, pack_route
 from udpbackend.dataplane.tun import check_tun_access
 from udpbackend.errors import ConfigError, HostError
 from udpbackend.host import overlay_plan
@@ -71,8 +71,8 @@ class UdpBackend:
         self._endpoint = context.endpoint
         self._netlink = context.netlink
         self._link = OverlayLink(context.netlink)
-        self._source_check = context.settings.source_check
-        self._offloads_off = context.settings.offloads_off
+        chosen = context.settings
+        self._options = Options(chosen.source_check, chosen.copy_dscp, chosen.offloads_off)
         self._workers = context.settings.workers
         self._cpus = context.settings.worker_cpus
         self._published = context.published
@@ -124,8 +124,7 @@ class UdpBackend:
             tun_address=overlay.address,
             tun_address6=overlay.address6,
             local_address=self._endpoint.address,
-            source_check=self._source_check,
-            offloads_off=self._offloads_off,
+            options=self._options,
         )
         queues, senders = ([bound.fileno() for bound in group] for group in (self._sockets, self._senders))
         plan = Plan(queues, senders, self._workers > 0, self._cpus)

@@ -13,7 +13,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cache
 from ipaddress import IPv4Address, IPv6Address
-from typing import Any, overload
+from typing import Any, NamedTuple, overload
 
 from udpbackend._native import ffi, lib
 from udpbackend.errors import DataplaneError
@@ -127,6 +127,16 @@ def pack_route(prefix: Prefix, peer: int = 0, port: int = 0) -> bytes:
     return ROUTE.pack(prefix.packed(), peer.to_bytes(4, "big"), port.to_bytes(2, "big"), prefix.version, prefix.bits)
 
 
+class Options(NamedTuple):
+    """What an operator chooses."""
+
+    source_check: str = "subnet"
+    copy_dscp: bool = False
+    """Whether datagrams get their packet's DSCP; its ECN they always get."""
+    offloads_off: Collection[str] = ()
+    """Names of offloads that are not to be used, whatever the kernel grants."""
+
+
 class Dataplane:
     """The handle. Close its queues and call `close` when done; `turn` is the only call made for every packet."""
 
@@ -136,19 +146,16 @@ class Dataplane:
         tun_address: IPv4Address,
         tun_address6: IPv6Address | None = None,
         local_address: IPv4Address,
-        source_check: str,
-        offloads_off: Collection[str] = (),
+        options: Options,
     ) -> None:
-        """The two `tun_address` are flannel0's, the sources of our ICMP errors; without the second none is sent.
-
-        `offloads_off` are names of offloads that are not to be used, whatever the kernel grants.
-        """
+        """The two `tun_address` are flannel0's, the sources of our ICMP errors; without the second none is sent."""
         config = ffi.new("struct udpb_config *")
         config.tun_address_be = inet(tun_address)
         config.tun_address6 = tun_address6.packed if tun_address6 else bytes(16)
         config.local_address_be = inet(local_address)
-        config.source_check = SOURCE_CHECKS[source_check]
-        config.offloads_off = sum(bit for bit, name in OFFLOADS.items() if name in offloads_off)
+        config.source_check = SOURCE_CHECKS[options.source_check]
+        config.copy_dscp = options.copy_dscp
+        config.offloads_off = sum(bit for bit, name in OFFLOADS.items() if name in options.offloads_off)
         out = ffi.new("struct udpb **")
         _check(lib.udpb_new(config, out), "start the dataplane")
         self._handle = out[0]
