@@ -56,4 +56,4 @@ release-check: test-packages release-packages ## proves what `make release` has 
 release-packages: setup
 	@missing=; need() { command -v "$$1" >/dev/null 2>&1 || missing="$$missing $$2"; }; \
 	need dh debhelper; need dpkg-buildpackage dpkg-dev; need help2man help2man; need mmdebstrap mmdebstrap; \
-	need buildah buildah; need umoci umoci; $(INSTALL_MISSING)
+	need buildah buildah; need umoci umoci; need systemd-nspawn systemd-container; $(INSTALL_MISSING)

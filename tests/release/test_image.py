@@ -55,7 +55,7 @@ def test_it_runs_from_its_own_root_with_the_manifests_rights(image, tmp_path):
         Path(root, "dev/net/tun").unlink(missing_ok=True)
         subprocess.run(["mknod", root / "dev/net/tun", "c", "10", "200"], check=True)
         daemon = a.namespace.start(
-            *confined, *inside, *config["Entrypoint"], "--static-subnets=/run/nodes.json", "--iface=eth0", name="image"
+            *inside, *confined, *config["Entrypoint"], "--static-subnets=/run/nodes.json", "--iface=eth0", name="image"
         )
         overlay.launch(b)
         overlay.await_ready(b)
