@@ -28,7 +28,7 @@ from bench import (
     systems,
     workloads,
 )
-from bench.lab import rootless
+from bench.lab import hogs, rootless
 from bench.lab.cleanup import sigterm_unwinds
 from bench.lab.wait import LabError
 from bench.progress import Progress, clock
@@ -49,6 +49,7 @@ def parser() -> argparse.ArgumentParser:
     which = made.add_mutually_exclusive_group()
     which.add_argument("--quick", action="store_true", help="the core ratios, in at most 100 seconds")
     which.add_argument("--floors", action="store_true", help="the rows that a floor is set for, in six minutes")
+    which.add_argument("--busy", action="store_true", help="beside other work on every core, in twelve minutes")
     which.add_argument("--all", action="store_true", help="every combination; takes hours")
     made.add_argument("--systems", type=_names(systems.BY_NAME), help="only these, separated by commas")
     made.add_argument("--links", type=_names(links.PROFILES), help="likewise")
@@ -74,6 +75,8 @@ def chosen(options: argparse.Namespace) -> plan.Plan:
         made = plan.quick()
     elif options.floors:
         made = plan.floors()
+    elif options.busy:
+        made = plan.busy(hogs.cores())
     elif options.all:
         made = plan.everything()
     elif not any(picked):
@@ -147,7 +150,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         options = parser().parse_args(words)
         rootless.become_able("run it as root")
         with sigterm_unwinds():
-            name = "quick" if options.quick else "floors" if options.floors else "full"
+            name = next((it for it in ("quick", "floors", "busy") if getattr(options, it)), "full")
             path = options.json or RESULTS / f"{name}.json"
             return 1 if carry_out(chosen(options), path).complaints else 0
     except LabError as error:

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 
 from bench import bed, proof, surroundings, workloads
 from bench.bed import Bed
+from bench.lab.hogs import hogs
 from bench.lab.wait import LabError
 from bench.plan import READ_S, SET_UP_S, Group, Plan
 from bench.progress import Progress
@@ -38,8 +39,9 @@ class Campaign:
         with self._stack:
             for group in self._plan.groups:
                 self._prepare(group)
-                for name in group.workloads:
-                    self._rounds(group, workloads.BY_NAME[name])
+                with hogs(group.hogs):
+                    for name in group.workloads:
+                        self._rounds(group, workloads.BY_NAME[name])
 
     def _prepare(self, group: Group) -> None:
         """The beds of a group, and no others: what stands idle still costs now and then."""
@@ -54,7 +56,7 @@ class Campaign:
             self._beds[key].set_link(group.link)
 
     def _rounds(self, group: Group, workload: Workload) -> None:
-        cell = Cell(group.link, group.path, group.mtu, self._cc, workload.row)
+        cell = Cell(group.link, group.path, group.mtu, self._cc, workload.row, group.hogs)
         for number in range(1, self._plan.pairs + 1):
             self._round += 1
             for system in group.turns(workload.name):
@@ -74,7 +76,7 @@ class Campaign:
         if complaint:
             series.complaints.append(complaint)
             self._progress.say(f"NO PROOF for {stand.system.name}, {cell.words()}: {complaint}")
-        series.add(self._round, {**outcome.values, **costs(outcome, used)})
+        series.add(self._round, {**outcome.values, **costs(outcome, used, alone=not cell.hogs)})
 
     def _tried(self, stand: Bed, cell: Cell, workload: Workload) -> tuple[Outcome, bed.Usage]:
         """One run between two readings."""
@@ -95,8 +97,8 @@ class Campaign:
         raise AssertionError("unreachable")
 
 
-def costs(outcome: Outcome, used: bed.Usage) -> dict[str, float]:
-    """Processor time per what arrived, and drops."""
+def costs(outcome: Outcome, used: bed.Usage, *, alone: bool = True) -> dict[str, float]:
+    """Processor time per what arrived, and drops. The whole machine's says nothing when others are at work on it."""
     if not outcome.whole:
         return {}
     values: dict[str, float] = {"drops": used.drops}
@@ -106,6 +108,9 @@ def costs(outcome: Outcome, used: bed.Usage) -> dict[str, float]:
     if outcome.packets:
         values["cpu_ns_per_packet"] = used.machine_busy_s * 1e9 / outcome.packets
         values["daemon_cpu_ns_per_packet"] = used.system_busy_s * 1e9 / outcome.packets
+    if not alone:
+        for name in ("cores_per_gbps", "cpu_ns_per_packet"):
+            values.pop(name, None)
     return values
 
 

@@ -1,7 +1,7 @@
 """What is measured: groups of systems, workloads, links and paths, and the named selections of them. Pure.
 
-Owns the selections `quick`, `floors`, `full` and `all`. Must not know how anything is measured or how long a run
-takes, beyond what a workload says about itself.
+Owns the selections `quick`, `floors`, `busy`, `full` and `all`. Must not know how anything is measured or how long
+a run takes, beyond what a workload says about itself.
 """
 
 from collections.abc import Iterator, Sequence
@@ -27,6 +27,8 @@ class Group:
     path: str
     workloads: tuple[str, ...]
     mtu: int = 1500
+    hogs: int = 0
+    """Endless loops that run beside all of it."""
 
     def turns(self, workload: str) -> tuple[str, ...]:
         """The systems that this workload suits, in their order."""
@@ -132,6 +134,25 @@ def floors() -> Plan:
             Group(both, wire, "host-host", ("tcp-1", "tcp-4", "udp-64", "udp-1400")),
             Group(both, alone, "host-host", ("tcp-1",)),
             Group(both, wire, "host-host", ("tcp-1",), mtu=9000),
+        ),
+        pairs=5,
+        seconds=2,
+    )
+
+
+def busy(cores: int) -> Plan:
+    """A host with other work on its cores: as many endless loops as there are, and twice as many; in twelve minutes.
+
+    And one stream without them, because what a priority is worth shows only beside that.
+    """
+    three, both = ("vxlan", "udp", systems.ORDINARY), ("vxlan", "udp")
+    ends = links.NAMES[:2]
+    traffic = ("tcp-1", "tcp-4", "udp-1400", "pingpong")
+    return Plan(
+        groups=(
+            *(Group(three, link, "host-host", ("tcp-1",)) for link in ends),
+            *(Group(three, link, "host-host", traffic, hogs=cores) for link in ends),
+            *(Group(both, link, "host-host", traffic, hogs=2 * cores) for link in ends),
         ),
         pairs=5,
         seconds=2,

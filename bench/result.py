@@ -6,7 +6,7 @@ system in a cell, with the figure of every run; a ratio sets two systems' rows o
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -26,10 +26,17 @@ class Cell:
     mtu: int
     cc: str
     workload: str
+    hogs: int = 0
+    """Endless loops that run beside it."""
 
     def words(self) -> str:
         """For people."""
-        return f"{self.link}, {self.path}, MTU {self.mtu}, {self.workload}"
+        return f"{self.link}, {self.path}, MTU {self.mtu}, {self.workload}" + beside(self.hogs)
+
+
+def beside(hogs: int) -> str:
+    """What a row is called that endless loops run beside."""
+    return f", beside {hogs} endless loop{'s' * (hogs > 1)}" if hogs else ""
 
 
 @dataclass
@@ -120,7 +127,7 @@ class Document:
 
 
 def _cell(cell: Cell) -> dict[str, Any]:
-    return {"link": cell.link, "path": cell.path, "mtu": cell.mtu, "cc": cell.cc, "workload": cell.workload}
+    return asdict(cell)
 
 
 def _ratios(cell: Cell, system: str, ours: Series, against: str, theirs: Series) -> Iterator[dict[str, Any]]:

@@ -6,7 +6,7 @@ Pure: a document as it is written goes in, lines come out.
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from bench import systems, workloads
+from bench import result, systems, workloads
 from bench.lab.table import count, render
 
 HEADER = (
@@ -68,7 +68,17 @@ def span(low: float, high: float, unit: str) -> str:
 
 def cell_key(row: Row) -> tuple[Any, ...]:
     """What two rows of one cell have in common."""
-    return (row["link"], row["path"], row["mtu"], row["cc"], row["workload"])
+    return (row["link"], row["path"], row["mtu"], row["cc"], row["workload"], hogs(row))
+
+
+def hogs(row: Row) -> int:
+    """How many endless loops ran beside it; older documents know none."""
+    return int(row.get("hogs", 0))
+
+
+def words(row: Row) -> str:
+    """A cell and which of its figures, for a line of a terminal."""
+    return f"{row['link']}, {row['path']}, {row['mtu']}, {row['workload']}{which(row)}{result.beside(hogs(row))}"
 
 
 class Index:
@@ -87,12 +97,11 @@ class Index:
         """Another metric of the same runs."""
         return self._by.get((*cell_key(row), row["system"], metric))
 
-    def row(self, system: str, key: tuple[Any, ...]) -> Row | None:
-        """By link, path, MTU, workload and metric, whatever the congestion control."""
+    def row(self, system: str, key: tuple[Any, ...], loops: int = 0) -> Row | None:
+        """By link, path, MTU, workload and metric, whatever the congestion control; `loops`: that run beside it."""
         for row in self.rows:
-            if row["system"] == system and key == (
-                row["link"], row["path"], row["mtu"], row["workload"], row["metric"],
-            ):  # fmt: skip
+            found = (row["link"], row["path"], row["mtu"], row["workload"], row["metric"])
+            if row["system"] == system and found == key and hogs(row) == loops:
                 return row
         return None
 
@@ -143,9 +152,8 @@ def agreement_rows(document: dict[str, Any]) -> Iterator[Sequence[str]]:
             ratio = index.ratio(row, name) if row["system"] == twin.name else None
             if ratio:
                 verdict = ratio["verdict"] if row["proof"] == "ok" else "NO PROOF"
-                cell = f"{row['link']}, {row['path']}, {row['mtu']}, {row['workload']}{which(row)}"
                 spread = f"{ratio['min']:.2f}-{ratio['max']:.2f}"
-                yield cell, f"{twin.name} : {name}", f"{ratio['median']:.2f}", spread, verdict
+                yield words(row), f"{twin.name} : {name}", f"{ratio['median']:.2f}", spread, verdict
 
 
 def agreement_section(document: dict[str, Any], markdown: Callable[[Sequence[str], list[Sequence[str]]], str]) -> str:
@@ -163,7 +171,7 @@ def _line(index: Index, row: Row, against: str) -> Sequence[str]:
     ratio = index.ratio(row, against)
     unit = row["unit"]
     return (
-        f"{row['link']}, {row['path']}, {row['mtu']}, {row['workload']}{which(row)}",
+        words(row),
         row["system"] + (ENCRYPTED if row["encrypted"] else ""),
         value(row["median"], unit),
         span(row["min"], row["max"], unit),

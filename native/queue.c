@@ -14,8 +14,9 @@
  * A core that is shared is given away after every batch received, and after a whole batch of packets sent. The program
  * that reads what was delivered then finds it in the cache, and before its socket overflows; who acknowledges or waits for
  * acknowledgements works on. Without, the scheduler lets each of them run for milliseconds, and every copy on the way
- * reads what has long left the cache. When nobody else wants the core a yield costs next to nothing. A packet that came
- * alone is another matter: its receiver is woken, and whoever else wants the core would keep it for longer.
+ * reads what has long left the cache. When nobody else wants the core a yield costs next to nothing; where somebody
+ * takes it for long, the queue gives it up (see yield.h), and looks for no packet either: who sleeps is woken at once.
+ * After a packet that came alone there is no yield: its receiver is woken anyway.
  *
  * Around each batch the generation is odd. A table loaded then stays valid until it is even again; both
  * accesses are sequentially consistent, so a publisher that has swapped the pointer and then reads an even generation
@@ -28,7 +29,6 @@
 
 #include <errno.h>
 #include <poll.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -160,6 +160,7 @@ int queue_open(const struct queue_parts *parts, struct queue **out)
 	q->table = parts->table;
 	q->offloads_off = parts->config->offloads_off;
 	q->epoll_fd = q->timer_fd = q->full_fd = -1;
+	yield_init(&q->yield);
 	q->arena = map_arena();
 	if (q->arena)
 		error = open_fds(q, parts);
@@ -242,10 +243,10 @@ static int batches(struct queue *q, int64_t now)
 
 	leave(q);
 	if (received > 0 && q->lone_waits == 0)
-		sched_yield();
+		yield_core(&q->yield);
 	sent = send_out(q, now);
 	if (sent == TRANSMIT_PACKETS)
-		sched_yield();
+		yield_core(&q->yield);
 	if (received < 0 || sent < 0)
 		return received < 0 ? received : sent;
 	return received + sent;
@@ -257,6 +258,19 @@ static bool ready(struct pollfd *fds, nfds_t count)
 	static const struct timespec at_once;
 
 	return ppoll(fds, count, &at_once, NULL) > 0;
+}
+
+/* Looks for work for a while, giving way to whoever wants the core and brings it back soon. */
+static bool look(struct queue *q, struct pollfd *fds, nfds_t count)
+{
+	int64_t now = now_ns();
+
+	for (int64_t end = now + LOOK_NS; now < end && yield_is_cheap(&q->yield, now); now = now_ns()) {
+		if (ready(fds, count))
+			return true;
+		yield_core(&q->yield);
+	}
+	return false;
 }
 
 /* Waits until the queue has work. Returns false when it has none in time, or when the loop has other work. */
@@ -271,10 +285,8 @@ static bool linger(struct queue *q, int64_t wait_ns, int loop_fd)
 
 	if (wait_ns <= 0)
 		return false;
-	if (q->lone_waits >= LONE_WAITS)
-		for (int64_t end = now_ns() + LOOK_NS; now_ns() < end; sched_yield())
-			if (ready(fds, count))
-				return true;
+	if (q->lone_waits >= LONE_WAITS && look(q, fds, count))
+		return true;
 	fds[count] = (struct pollfd){ .fd = loop_fd, .events = POLLIN }; /* poll(2) passes over a negative fd */
 	found = ppoll(fds, count + 1, &timeout, NULL);
 	if (found <= 0)

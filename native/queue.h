@@ -10,6 +10,7 @@
 
 #include "receive.h"
 #include "transmit.h"
+#include "yield.h"
 
 struct queue {
 	/* Odd while inside a batch, even when idle or waiting: what a publisher needs to know to free an old table. */
@@ -18,6 +19,7 @@ struct queue {
 	int epoll_fd, timer_fd;
 	int full_fd; /* the socket whose room is waited for, or -1 */
 	uint64_t seen; /* inner packets at the last wait */
+	struct yield yield;
 	int lone_waits; /* waits in a row that brought next to nothing */
 	void *arena;    /* of both directions */
 	struct tun_io tun;

@@ -66,6 +66,7 @@ FLAGS = {
     "cleanup-on-exit": Flag("cleanup_on_exit", "", "SIGTERM takes device, routes, rules and subnet file away too"),
     "workers": Flag("workers", "N", "threads that move packets, or auto; 0 (default): the event loop does"),
     "worker-cpus": Flag("worker_cpus", "LIST", "cores to bind these threads to, in turn, like 0,2-3"),
+    "nice": Flag("nice", "NICE", "nice value of the threads that move packets (default -15); 0: an ordinary one"),
     "source-ports": Flag("source_ports", "N", "further UDP ports to send from, chosen by flow (default 0)"),
     "copy-dscp": Flag("copy_dscp", "", "datagrams get the DSCP of the packet in them"),
     "offloads": Flag("offloads_off", "LIST", "switch some, like udp-coalesce=on,tso=off (default udp-coalesce=off)"),

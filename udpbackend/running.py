@@ -74,6 +74,7 @@ class Running:
             endpoint=self.endpoint,
             overlay=seen.overlay,
             offloads=seen.offloads,
+            movers=seen.movers,
             registry=self._registry(),
             leases=self.snapshot.leases,
             routes=seen.routes,

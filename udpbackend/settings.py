@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from udpbackend.errors import UsageError
-from udpbackend.texts import OFFLOADS_OFF, READERS, REPEATABLE, SECRET, SourceCheck
+from udpbackend.texts import NICE, OFFLOADS_OFF, READERS, REPEATABLE, SECRET, SourceCheck
 
 ANY_ADDRESS = IPv4Address(0)
 
@@ -119,6 +119,9 @@ class Settings:
 
     worker_cpus: tuple[int, ...] = ()
     """Cores that these threads are bound to, in turn; none: the kernel chooses."""
+
+    nice: int = NICE
+    """Of the threads that move packets, -20 to 0; the control plane keeps that of the process."""
 
     source_ports: int = 0
     """Further UDP ports to send from, 0 to 15, so that the receiver's card and kernel can spread flows."""

@@ -25,6 +25,9 @@ OFFLOADS_OFF = frozenset({"udp-coalesce"})
 WORKERS_MAX = 16
 """As many queues as the dataplane has."""
 
+NICE = -15
+"""Far above what shares the host, and below what nothing may go before, like a watchdog at -20."""
+
 SOURCE_PORTS_MAX = 15
 """As many sockets as a queue takes beside its own."""
 
@@ -120,6 +123,12 @@ def _workers(text: str) -> int:
     return _whole(text, WORKERS_MAX, f"expected auto or a number from 0 to {WORKERS_MAX}")
 
 
+def _nice(text: str) -> int:
+    if not re.fullmatch(r"[+-]?[0-9]{1,2}", text) or not -20 <= int(text) <= 0:
+        raise ValueError("expected a nice value from -20 to 0")
+    return int(text)
+
+
 def _cpus(text: str) -> tuple[int, ...]:
     """A list of cores as in /sys/devices/system/cpu/online and taskset: `0,2-3`."""
     allowed = os.sched_getaffinity(0)
@@ -208,6 +217,7 @@ READERS: dict[str, Callable[[str], Any]] = {
     "source_check": _source_check,
     "workers": _workers,
     "worker_cpus": _cpus,
+    "nice": _nice,
     "source_ports": _source_ports,
     "offloads_off": _offloads_off,
     "copy_dscp": go_bool,

@@ -67,7 +67,7 @@ def unbalanced(status: dict[str, Any]) -> list[str]:
 class Overlay:
     """The daemons. Entering the context starts none; leaving it stops what runs, without judging it."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (each is one way in which a test differs)
         self,
         lab: Lab,
         *arguments: str,
@@ -75,15 +75,18 @@ class Overlay:
         network: str = NETWORK,
         others: Sequence[dict[str, str]] = (),
         installed: str = "",
+        before: Sequence[str] = (),
     ) -> None:
         """`arguments`: more flags for every daemon; `backend`: more keys for udp's Backend object, or all with a Type.
 
         `network` holds the laboratory's own; `others` are nodes that the registry names and nobody runs;
-        `installed` is a daemon other than this environment's.
+        `installed` is a daemon other than this environment's; `before`: words in front of its command, like those that
+        take a right away.
         """
         self.lab = lab
         self._program = installed or program()
         self._arguments = arguments
+        self._before = before
         self._running: dict[str, Process] = {}
         self._registry = lab.directory / "subnets.json"
         document: dict[str, Any] = {
@@ -144,7 +147,13 @@ class Overlay:
             "--subnet-file": directory / "subnet.env",
             "--healthz-port": HEALTHZ_PORT,
         }
-        command = [self._program, *(f"{flag}={value}" for flag, value in flags.items()), *self._arguments, *arguments]
+        command = [
+            *self._before,
+            self._program,
+            *(f"{flag}={value}" for flag, value in flags.items()),
+            *self._arguments,
+            *arguments,
+        ]
         process = host.namespace.start(*command, name=f"udp-backend-{host.name}")
         self._running[host.name] = process
         return process

@@ -8,7 +8,7 @@ from bench.systems.openvpn import OpenVpn
 from bench.systems.scaled import SCALED
 from bench.systems.through_daemon import THROUGH_DAEMON
 from bench.systems.tinc import Tinc
-from bench.systems.udp import Udp
+from bench.systems.udp import Udp, UdpOrdinary
 from bench.systems.vtun import Vtun
 from bench.systems.wireguard import WireguardGo
 
@@ -23,6 +23,7 @@ ALL: tuple[type[System], ...] = (
     OpenVpn,
     Vtun,
     BareLoop,
+    UdpOrdinary,
     *THROUGH_DAEMON.values(),
     *SCALED,
 )
@@ -30,8 +31,20 @@ ALL: tuple[type[System], ...] = (
 
 BY_NAME: dict[str, type[System]] = {system.name: system for system in ALL}
 REFERENCE = Vxlan.name
-_TAKEN_APART = (BareLoop, *THROUGH_DAEMON.values(), *SCALED)
+ORDINARY = UdpOrdinary.name
+_TAKEN_APART = (BareLoop, UdpOrdinary, *THROUGH_DAEMON.values(), *SCALED)
 OVERLAYS = tuple(system.name for system in ALL if system not in _TAKEN_APART)
 """What a user would choose from; the others are ours, taken apart."""
 
-__all__ = ["ALL", "BY_NAME", "OVERLAYS", "PATHS", "REFERENCE", "SCALED", "THROUGH_DAEMON", "Carried", "System"]
+__all__ = [
+    "ALL",
+    "BY_NAME",
+    "ORDINARY",
+    "OVERLAYS",
+    "PATHS",
+    "REFERENCE",
+    "SCALED",
+    "THROUGH_DAEMON",
+    "Carried",
+    "System",
+]

@@ -45,3 +45,15 @@ class Udp(System):
     def teardown(self) -> None:
         """Stops the daemons; they have to end well and to account for every packet."""
         self.overlay.stop_all()
+
+
+class UdpOrdinary(Udp):
+    """The same with no priority for the threads that move packets: what a daemon is that lacks the right to it."""
+
+    name = "udp-nice-0"
+    what = "udp-backend with --nice=0: no priority for packets"
+    against = Udp.name
+
+    def make_overlay(self) -> Overlay:
+        """The daemons, not yet started."""
+        return Overlay(self.lab, "--nice=0")

@@ -65,7 +65,7 @@ def test_the_daemon(backend, nftables):
             overlay.launch(b)
             overlay.await_ready(b)
         capabilities = Path(f"/proc/{overlay.process(b).pid}/status").read_text()
-        assert f"CapEff:\t{1 << 12:016x}\n" in capabilities, "NET_ADMIN alone"
+        assert f"CapEff:\t{1 << 12 | 1 << 23:016x}\n" in capabilities, "NET_ADMIN and SYS_NICE alone"
         rules = b.namespace.run("nft", "list", "ruleset") if nftables else b.namespace.run("iptables-save")
         assert "masquerade" in rules.lower()
         until(lambda: served.api.nodes["b"]["status"].get("conditions"), TOLD_S, "no condition")

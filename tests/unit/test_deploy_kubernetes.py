@@ -164,7 +164,7 @@ def test_no_container_is_privileged(name):
 
 def test_only_the_daemon_has_a_capability():
     assert "add" not in INIT["securityContext"]["capabilities"]
-    assert DAEMON["securityContext"]["capabilities"]["add"] == ["NET_ADMIN"]
+    assert DAEMON["securityContext"]["capabilities"]["add"] == ["NET_ADMIN", "SYS_NICE"]
 
 
 def test_nothing_asks_for_all_rights():

@@ -19,8 +19,8 @@ FOLDER = Path(__file__).resolve().parents[2] / "deploy" / "systemd"
 UNIT = FOLDER / "udp-backend.service"
 VARIABLES = FOLDER / "udp-backend.default"
 
-EXPOSURE = 20
-"""In tenths, of 100: what is left by a daemon that administers the host's network as root."""
+EXPOSURE = 21
+"""In tenths, of 100: what is left by a daemon that administers the host's network as root, and sets a nice value."""
 
 
 def read(path):
@@ -81,7 +81,9 @@ def test_it_may_use_what_the_daemon_uses():
     )
     assert SERVICE["RuntimeDirectoryPreserve"] == "yes"
     capabilities = [f"CAP_{it}" for it in DAEMON["securityContext"]["capabilities"]["add"]]
-    assert SERVICE["CapabilityBoundingSet"].split() == capabilities
+    assert [*SERVICE["CapabilityBoundingSet"].split(), "CAP_SYS_NICE"] == capabilities
+    # A limit is less than that capability, and a container has no way to be given one.
+    assert (SERVICE["LimitNICE"], UNIT.read_text().count("\nSystemCallFilter=setpriority\n")) == ("-20", 1)
 
 
 def test_its_variables_are_flags():

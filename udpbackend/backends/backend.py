@@ -61,6 +61,18 @@ class KernelDrop:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Movers:
+    """Who moves the packets, where the backend does it itself."""
+
+    threads: int
+    """That do nothing else; 0: the event loop does."""
+    nice: int
+    """Their nice value."""
+    refused: str = ""
+    """Why it is not the one that was asked for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BackendFacts:
     """One moment of a backend, for observers. A backend that leaves its packets to the kernel has few of them."""
 
@@ -70,6 +82,7 @@ class BackendFacts:
     problems: tuple[str, ...] = ()
     """What is wrong though packets still flow, one clause each."""
     offloads: tuple[str, ...] = ()
+    movers: Movers | None = None
     infos: Sequence[CounterInfo] = ()
     counters: Sequence[int] = ()
     peers: Sequence[PeerCounters] = ()

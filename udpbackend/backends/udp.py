@@ -75,6 +75,7 @@ class UdpBackend:
         self._options = Options(chosen.source_check, chosen.copy_dscp, chosen.offloads_off)
         self._workers = context.settings.workers
         self._cpus = context.settings.worker_cpus
+        self._nice = context.settings.nice
         self._published = context.published
         self._publishing = asyncio.Lock()
         self._published_at = 0.0
@@ -127,7 +128,7 @@ class UdpBackend:
             options=self._options,
         )
         queues, senders = ([bound.fileno() for bound in group] for group in (self._sockets, self._senders))
-        plan = Plan(queues, senders, self._workers > 0, self._cpus)
+        plan = Plan(queues, senders, self._workers > 0, self._cpus, self._nice)
         self._device = Device(self._link, self._overlay, self._dataplane, plan)
         await self._device.open()
         self._local = await local_addresses(self._netlink)
@@ -191,6 +192,7 @@ class UdpBackend:
             infos=self.infos(),
             counters=self.counters(),
             offloads=plane.offloads(0) if plane else (),
+            movers=self._device.movers if self._device else None,
             peers=peers or (),
             heard=peers.heard if peers else 0,
             in_flight=plane.in_flight() if plane else 0,

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from udpbackend.backends.backend import Movers
 from udpbackend.dataplane.native import Dataplane, steer
+from udpbackend.dataplane.priority import Priority, granted
 from udpbackend.dataplane.pump import Pump
 from udpbackend.dataplane.tun import TunQueue, open_tun
 from udpbackend.dataplane.worker import Worker
@@ -51,6 +54,9 @@ class Plan:
     """Whether the queues have threads of their own; otherwise there is one, on the event loop."""
     cpus: Sequence[int] = ()
     """Cores that these threads are bound to, in turn."""
+    nice: int = 0
+    """Of the threads. Where the kernel grants it, a single queue has a thread of its own, too: the event loop, which is
+    all of the control plane, is no more than any other program."""
 
 
 class Device:
@@ -67,6 +73,8 @@ class Device:
         self._made = False
         self._started_at = 0.0
         self._lent_until = 0.0
+        self._priority = Priority(os.getpriority(os.PRIO_PROCESS, 0))
+        self._threads = plan.workers
         self.lost = asyncio.Event()
         """Set when the queue has ended and `repair` has to make it again."""
         self.problems: tuple[str, ...] = ()
@@ -93,6 +101,7 @@ class Device:
         if not self._tuns:
             raise HostError(f"{NAME} is not open")
         self.lost.clear()
+        self._look_at_priority()
         self._started_at = asyncio.get_running_loop().time()
         for queue, (tun, udp_fd) in enumerate(zip(self._tuns, self._plan.udp_fds, strict=True)):
             self._dataplane.open_queue(queue, tun.fileno(), udp_fd)
@@ -103,10 +112,26 @@ class Device:
             turner.start()
 
     def _turner(self, queue: int) -> Pump | Worker:
-        if not self._plan.workers:
+        if not self._threads:
             return Pump(self._dataplane, queue, self._ended)
         cpus = self._plan.cpus
-        return Worker(self._dataplane, queue, self._ended, cpus[queue % len(cpus)] if cpus else None)
+        return self._worker(queue, cpus[queue % len(cpus)] if cpus else None)
+
+    def _worker(self, queue: int, cpu: int | None = None) -> Worker:
+        return Worker(self._dataplane, queue, self._ended, nice=self._plan.nice, cpu=cpu)
+
+    def _look_at_priority(self) -> None:
+        """Decides whether the queues have threads of their own; says once that a priority is not to be had."""
+        before, self._priority = self._priority, granted(self._plan.nice)
+        if self._priority.refused and self._priority.refused != before.refused:
+            log.warning("beside other programs packets may have to wait: %s", self._priority.refused)
+        self._threads = self._plan.workers or self._priority.nice < os.getpriority(os.PRIO_PROCESS, 0)
+
+    @property
+    def movers(self) -> Movers:
+        """Who moves the packets now."""
+        threads = sum(isinstance(it, Worker) for it in self._turners)
+        return Movers(threads=threads, nice=self._priority.nice, refused=self._priority.refused)
 
     @asynccontextmanager
     async def lent(self) -> AsyncIterator[None]:
@@ -116,7 +141,7 @@ class Device:
         """
         async with self._handing:
             if self._turners and isinstance(self._turners[0], Pump):
-                await self._hand(Worker(self._dataplane, 0, self._ended))
+                await self._hand(self._worker(0))
             try:
                 yield
             finally:
@@ -124,7 +149,7 @@ class Device:
 
     async def _take_back(self) -> None:
         async with self._handing:
-            lent = self._turners and isinstance(self._turners[0], Worker) and not self._plan.workers
+            lent = self._turners and isinstance(self._turners[0], Worker) and not self._threads
             if lent and asyncio.get_running_loop().time() >= self._lent_until:
                 await self._hand(Pump(self._dataplane, 0, self._ended))
 

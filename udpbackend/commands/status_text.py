@@ -24,7 +24,7 @@ def render(report: Report, *, wide: bool, palette: Palette) -> list[str]:
         parts.append(_ignored(report))
     if report.counters:  # otherwise the kernel moves the packets, and has its own counters (ip -s link)
         law = [_law(name, terms, palette) for name, terms in (("tx", report.law.tx), ("rx", report.law.rx))]
-        parts += [_traffic(report), [*law, *_losses(report, palette)]]
+        parts += [[*_traffic(report), *_movers(report)], [*law, *_losses(report, palette)]]
     for part in parts:
         lines += [*part, ""]
     return lines[:-1]
@@ -123,6 +123,14 @@ def _traffic(report: Report) -> list[str]:
             for name, packets, total, per_s, bits in rows
         ],
     )
+
+
+def _movers(report: Report) -> Iterator[str]:
+    it = report.movers
+    if it is not None:
+        who = f"{it.threads} thread{'s' * (it.threads > 1)} of their own" if it.threads else "the event loop"
+        why = f": {printable(it.refused)}" if it.refused else ""
+        yield f"moved by {who}, nice {it.nice}{why}"
 
 
 def _law(name: str, terms: Terms, palette: Palette) -> str:

@@ -1,7 +1,8 @@
 """A thread that turns one queue and nothing else.
 
 Owns the thread and the eventfd that ends it. It must not know peers or routes. It is what every queue runs on with
-`--workers`, and what the loop lends its queue to while it has long work of its own.
+`--workers`, what the only queue runs on where the kernel grants its thread a raised priority, and what the loop lends
+its queue to while it has long work of its own.
 """
 
 from __future__ import annotations
@@ -15,19 +16,29 @@ from contextlib import suppress
 from pathlib import Path
 
 from udpbackend.dataplane.native import Dataplane, ended
+from udpbackend.dataplane.priority import raise_own
 
 
 class Worker:
     """`start`, then `stop`; in between the queue is this thread's alone."""
 
-    def __init__(self, dataplane: Dataplane, queue: int, on_end: Callable[[str], None], cpu: int | None = None) -> None:
+    def __init__(
+        self,
+        dataplane: Dataplane,
+        queue: int,
+        on_end: Callable[[str], None],
+        *,
+        nice: int = 0,
+        cpu: int | None = None,
+    ) -> None:
         """`on_end` is called on the event loop with the reason when the queue can be turned no more.
 
-        `cpu`: the core the thread is bound to.
+        `nice`: the thread's nice value, if the kernel grants it; `cpu`: the core it is bound to.
         """
         self._dataplane = dataplane
         self._queue = queue
         self._on_end = on_end
+        self._nice = nice
         self._cpu = cpu
         self._stop_fd = -1
         self._thread: threading.Thread | None = None
@@ -54,6 +65,7 @@ class Worker:
         if self._cpu is not None:
             with suppress(OSError):  # a core that was taken from us since the start: any other serves
                 os.sched_setaffinity(threading.get_native_id(), {self._cpu})
+        raise_own(self._nice)
         # Signals are the main thread's: here they would only interrupt system calls.
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         why = ended(self._dataplane.run(self._queue, self._stop_fd))

@@ -53,6 +53,7 @@ def build(facts: Facts, *, peers_max: int = sys.maxsize) -> report.Report:
         last_error=facts.last_error,
         loop=report.Loop(lag_s=round(facts.loop_lag_s, 6)),
         ignored=_ignored(facts),
+        movers=_movers(facts),
     )
 
 
@@ -121,6 +122,11 @@ def _interface(facts: Facts) -> report.Interface | None:
         overlay_ipv6_address=None if overlay is None or overlay.address6 is None else str(overlay.address6),
         overlay_ipv6_device=None if overlay is None else overlay.device6,
     )
+
+
+def _movers(facts: Facts) -> report.Movers | None:
+    it = facts.movers
+    return None if it is None else report.Movers(threads=it.threads, nice=it.nice, refused=it.refused or None)
 
 
 def _registry(facts: Facts) -> report.Registry:

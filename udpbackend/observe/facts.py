@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 
-from udpbackend.backends.backend import KernelDrop, Overlay
+from udpbackend.backends.backend import KernelDrop, Movers, Overlay
 from udpbackend.model import Endpoint, Lease, NetworkConfig, Prefix
 from udpbackend.observe.report import Rates
 
@@ -59,6 +59,8 @@ class Facts:
     endpoint: Endpoint | None = None
     overlay: Overlay | None = None
     offloads: tuple[str, ...] = ()
+    movers: Movers | None = None
+    """None for a backend that leaves its packets to the kernel."""
 
     registry: RegistryView
     leases: Sequence[Lease] = ()

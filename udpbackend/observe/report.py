@@ -140,6 +140,16 @@ class Loop(msgspec.Struct, frozen=True, kw_only=True):
     lag_s: float
 
 
+class Movers(msgspec.Struct, frozen=True, kw_only=True):
+    """Who moves the packets: so many threads that do nothing else, or with 0 the event loop."""
+
+    threads: int
+    nice: int
+    """Of these threads, or of the event loop's."""
+    refused: str | None
+    """Why it is not the value that was asked for."""
+
+
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """Everything a running daemon says of itself."""
 
@@ -162,6 +172,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     last_error: str | None
     loop: Loop
     ignored: list[Ignored] = msgspec.field(default_factory=list)
+    movers: Movers | None = None
+    """Null where the kernel moves them, and before the start has come so far."""
 
 
 def age(seconds: float) -> str:

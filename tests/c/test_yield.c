@@ -1,0 +1,88 @@
+/* test_yield: the core is given away as long as it comes back soon, and seldom where it does not. */
+#include "check.h"
+#include "yield.h"
+
+#define HOUR_NS 3600000000000LL
+
+static int64_t now_ns, takes_ns;
+static unsigned given;
+
+static int64_t clock_ns(void)
+{
+	return now_ns;
+}
+
+static int give_away(void)
+{
+	given++;
+	now_ns += takes_ns;
+	return 0;
+}
+
+static struct yield fresh(void)
+{
+	struct yield yield;
+
+	yield_init(&yield);
+	yield.clock = clock_ns;
+	yield.give_away = give_away;
+	now_ns = HOUR_NS;
+	given = 0;
+	return yield;
+}
+
+/* Gives way after each batch of `work_ns` for a second; how long others had the core. */
+static int64_t second_of(struct yield *yield, int64_t work_ns)
+{
+	int64_t end = now_ns + 1000000000, worked = 0, began = now_ns;
+
+	while (now_ns < end) {
+		now_ns += work_ns;
+		worked += work_ns;
+		yield_core(yield);
+	}
+	return now_ns - began - worked;
+}
+
+static void test_programs_that_wait(void)
+{
+	struct yield yield = fresh();
+
+	takes_ns = 200000;
+	(void)second_of(&yield, 50000);
+	CHECK(given == 4000);
+}
+
+static void test_programs_that_compute(void)
+{
+	struct yield yield = fresh();
+
+	takes_ns = 4000000;
+	CHECK(second_of(&yield, 50000) <= 5 * 4000000 && given >= 3);
+	CHECK(!yield_is_cheap(&yield, now_ns));
+
+	/* It is alone again: one yield tells. */
+	now_ns = yield.again_ns;
+	takes_ns = 500;
+	given = 0;
+	(void)second_of(&yield, 50000);
+	CHECK(given > 19000 && yield_is_cheap(&yield, now_ns));
+}
+
+static void test_the_real_one(void)
+{
+	struct yield yield;
+
+	yield_init(&yield);
+	CHECK(yield_is_cheap(&yield, yield.clock()));
+	yield_core(&yield);
+	CHECK(yield.again_ns == 0 || yield.again_ns > yield.clock()); /* this machine may be busy */
+}
+
+int main(void)
+{
+	test_programs_that_wait();
+	test_programs_that_compute();
+	test_the_real_one();
+	return check_done();
+}

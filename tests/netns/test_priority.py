@@ -1,0 +1,72 @@
+"""The threads that move packets go before other programs; the control plane does not, and no right to it is no harm."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from bench.lab import traffic
+from bench.lab.daemon import Overlay, program
+from bench.lab.topology import Lab
+from bench.lab.wait import until
+from udpbackend.texts import NICE
+
+DEADLINE_S = 30.0
+ORDINARY = os.getpriority(os.PRIO_PROCESS, 0)
+WITHOUT = ("setpriv", "--bounding-set=-sys_nice", "--inh-caps=-sys_nice", "--")
+
+pytestmark = pytest.mark.usefixtures("able")
+
+
+def nice_values(pid):
+    """Of each thread, by its name."""
+    found = {}
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        name, rest = (task / "stat").read_text().split("(", 1)[1].rsplit(")", 1)
+        found.setdefault(name, set()).add(int(rest.split()[16]))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("arguments", "threads"), [((), {"udpb-0"}), (("--workers=2",), {"udpb-0", "udpb-1"})], ids=["one", "workers"]
+)
+def test_only_the_threads_that_move_packets_are_raised(arguments, threads):
+    with Lab(2) as lab, Overlay(lab, *arguments) as overlay:
+        overlay.start_all()
+        a, b = lab.hosts
+
+        def raised():
+            values = nice_values(overlay.process(a).pid)
+            assert not any(NICE in nices for name, nices in values.items() if not name.startswith("udpb-"))
+            return {name for name, nices in values.items() if nices == {NICE}} == threads
+
+        until(raised, DEADLINE_S, "not raised")
+        found = traffic.ping(a.pod, b.pod_address)
+        assert found.received == found.sent
+        assert overlay.status(a)["movers"] == {"threads": len(threads), "nice": NICE, "refused": None}
+        overlay.stop_all()
+
+
+def test_without_the_right_to_it_packets_flow_and_status_and_doctor_say_so():
+    with Lab(2) as lab, Overlay(lab, before=WITHOUT) as overlay:
+        overlay.start_all()
+        a, b = lab.hosts
+        found = traffic.ping(a.pod, b.pod_address)
+        assert found.received == found.sent
+        movers = overlay.status(a)["movers"]
+        assert (movers["threads"], movers["nice"]) == (0, ORDINARY)
+        assert "SYS_NICE" in movers["refused"]
+        socket = f"--status-socket={overlay.run_directory(a) / 'subnet.sock'}"
+        shown = a.namespace.run(program(), "status", socket)
+        assert f"moved by the event loop, nice {ORDINARY}: nice {NICE} was refused" in shown
+        said = a.namespace.run(program(), "doctor", socket, check=False)
+        assert "packets have to wait where other programs are busy" in said
+        assert overlay.process(a).stderr.read_text().count("SYS_NICE") == 1
+        overlay.stop_all()
+
+
+def test_nice_0_leaves_them_alone():
+    with Lab(2) as lab, Overlay(lab, "--nice=0") as overlay:
+        overlay.start_all()
+        assert overlay.status(lab.hosts[0])["movers"] == {"threads": 0, "nice": ORDINARY, "refused": None}
+        overlay.stop_all()
