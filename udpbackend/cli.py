@@ -19,6 +19,7 @@ from udpbackend.errors import UdpBackendError, UsageError
 COMMANDS = {
     "status": "ask the running daemon how it fares",
     "cleanup": "remove what a daemon has left on this host",
+    "ping": "ask other nodes through the overlay and beside it",
     "doctor": "say what is wrong on this host, and what cures it",
     "install-cni": "put the CNI plugin and its configuration in place",
 }

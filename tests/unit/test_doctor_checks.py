@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace as changed
 
 from udpbackend.cni import subnetenv
-from udpbackend.doctor import peers, sysctl
+from udpbackend.doctor import peers, sizes, sysctl
 from udpbackend.doctor.checks import (
     br_netfilter,
     daemon,
@@ -183,7 +183,7 @@ class TestPathMtu:
         async def ask(self, _address, *, size, **_more):
             return Answer(0.001) if size <= self.room else Answer()
 
-    @given(st.integers(path_mtu.SMALL_BYTES, 1471))
+    @given(st.integers(sizes.SMALL_BYTES, 1471))
     def test_the_largest_size_is_found_exactly(self, room):
         found = asyncio.run(path_mtu._measure(self.Path(room), asked(2), 1472))
         assert found.largest == room
@@ -191,10 +191,10 @@ class TestPathMtu:
     @given(st.integers(0, 70000), st.integers(1, 70000))
     def test_rounds_are_few(self, passes, more):
         fails, rounds = passes + more, 0
-        while sizes := path_mtu.between(passes, fails):
-            assert passes < min(sizes) <= max(sizes) < fails
-            assert len(sizes) <= path_mtu.AT_ONCE
-            passes, rounds = max(sizes), rounds + 1  # the widest gap is the last or any other
+        while tried := sizes.between(passes, fails):
+            assert passes < min(tried) <= max(tried) < fails
+            assert len(tried) <= sizes.AT_ONCE
+            passes, rounds = max(tried), rounds + 1  # the widest gap is the last or any other
         assert rounds <= 5
         assert fails - passes == 1
 

@@ -7,6 +7,7 @@
     routes     which way the kernel would send
     peers      which peers are asked, and what they are called
     echo       ICMP echo requests
+    sizes      the largest packet that passes
     api        the way to the API server of Kubernetes
     cluster    what is asked there
     checks/    one file for each finding; none knows another

@@ -1,9 +1,7 @@
 """Whether packets of the overlay's full size get through to the other nodes.
 
-A peer that answers a small echo request with DF is asked with one of the full MTU. Where only that stays unanswered,
-the largest size that passes is looked for by several at once, a few rounds until it is exact. If the daemon has been
-told of the narrow path (ICMP fragmentation needed), senders are told too and TCP gets along; if not, large packets
-vanish.
+The largest size that passes is measured for each peer. If the daemon has been told of a narrow path (ICMP fragmentation
+needed), senders are told too and TCP gets along; if not, large packets vanish.
 """
 
 from __future__ import annotations
@@ -15,18 +13,12 @@ from typing import NamedTuple
 
 from udpbackend.backends.backend import option_mtu
 from udpbackend.doctor import peers
-from udpbackend.doctor.echo import WAIT_S, Echo
+from udpbackend.doctor.echo import Echo
 from udpbackend.doctor.facts import Facts
 from udpbackend.doctor.finding import Finding, NotChecked, Results, count, named
 from udpbackend.doctor.peers import Asked
+from udpbackend.doctor.sizes import largest
 from udpbackend.errors import HostError
-
-SMALL_BYTES = 100
-AT_ONCE = 12
-"""Sizes in one round: 1400 bytes are settled in three."""
-
-WAIT_LEAST_S, PATIENCE = 0.3, 10
-"""An answer is waited for this long, and so many times as long as a small one took."""
 
 
 class Narrow(NamedTuple):
@@ -85,25 +77,10 @@ def _evidence(narrow: Sequence[Narrow], mtu: int) -> str:
 
 async def _measure(echo: Echo, peer: Asked, mtu: int) -> Narrow | str:
     """A Narrow, or "silent", or "" where all is well."""
-    small = await echo.ask(peer.overlay, size=SMALL_BYTES)
-    if small.rtt_s is None:
+    passes = await largest(echo, peer.overlay, mtu)
+    if passes is None:
         return "silent"
-    wait_s = min(WAIT_S, WAIT_LEAST_S + PATIENCE * small.rtt_s)
-    if (await echo.ask(peer.overlay, size=mtu, wait_s=wait_s)).came:
-        return ""
-    passes, fails = SMALL_BYTES, mtu
-    while sizes := between(passes, fails):
-        answers = await asyncio.gather(*(echo.ask(peer.overlay, size=size, tries=2, wait_s=wait_s) for size in sizes))
-        came = [size for size, answer in zip(sizes, answers, strict=True) if answer.came]
-        passes = max(came, default=passes)
-        fails = min((size for size in sizes if size > passes), default=fails)
-    return Narrow(peer, passes)
-
-
-def between(passes: int, fails: int) -> list[int]:
-    """Sizes to try next, in ascending order; none where the two are neighbours."""
-    step = max(1, -((passes - fails) // (AT_ONCE + 1)))  # rounded up
-    return list(range(passes + step, fails, step))
+    return "" if passes == mtu else Narrow(peer, passes)
 
 
 async def _learned(facts: Facts) -> dict[str, int]:
