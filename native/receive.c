@@ -33,7 +33,8 @@ void receive_init(struct receive *r, struct tun_io *tun, const struct udp_io *ud
 	r->source_check = config->source_check;
 	r->wanted = RECEIVE_MESSAGES;
 	for (size_t i = 0; i < RECEIVE_MESSAGES; i++) {
-		r->iov[i] = (struct iovec){ .iov_base = arena + i * RECEIVE_SLOT_BYTES, .iov_len = RECEIVE_SLOT_BYTES };
+		r->iov[i].iov_base = arena + i * RECEIVE_SLOT_BYTES + RECEIVE_HEADROOM;
+		r->iov[i].iov_len = RECEIVE_SLOT_BYTES - RECEIVE_HEADROOM;
 		r->messages[i].msg_hdr.msg_name = &r->names[i];
 		r->messages[i].msg_hdr.msg_iov = &r->iov[i];
 		r->messages[i].msg_hdr.msg_iovlen = 1;
@@ -124,6 +125,12 @@ static int count_write(struct receive *r, int error, uint32_t packets, uint32_t 
 	return 0;
 }
 
+/* Writes a packet as it was received, and counts it. Returns the error when the TUN is gone by it. */
+static int write_lone(struct receive *r, const struct iovec *packet)
+{
+	return count_write(r, tun_io_write_within(r->tun, packet->iov_base, packet->iov_len), 1, (uint32_t)packet->iov_len);
+}
+
 /* The kernel refused a super-packet: from now on none of that kind, and this one packet by packet. */
 static int write_apart(struct receive *r, const struct coalesce_group *g)
 {
@@ -133,10 +140,8 @@ static int write_apart(struct receive *r, const struct coalesce_group *g)
 	r->tun->offloads &= g->protocol == IPPROTO_TCP ? ~(uint32_t)UDPB_OFFLOAD_TCP_COALESCE
 						       : ~(uint32_t)UDPB_OFFLOAD_UDP_COALESCE;
 	for (uint16_t i = g->first; i != COALESCE_NONE; i = r->coalesce.next[i]) {
-		const struct iovec *packet = &r->coalesce.packet[i];
-		int error = tun_io_write_packet(r->tun, packet->iov_base, packet->iov_len);
+		int error = write_lone(r, &r->coalesce.packet[i]);
 
-		error = count_write(r, error, 1, (uint32_t)packet->iov_len);
 		gone = error ? error : gone;
 	}
 	return gone;
@@ -148,6 +153,19 @@ static uint32_t group_bytes(const struct coalesce_group *g)
 	return g->length + (g->segments - 1U) * g->headers_bytes;
 }
 
+/* Writes a group of several packets as one. */
+static int write_merged(struct receive *r, uint16_t number)
+{
+	const struct coalesce_group *g = &r->coalesce.group[number];
+	struct iovec iov[COALESCE_SEGMENTS + 2];
+	uint8_t headers[COALESCE_HEADERS_MAX];
+	struct virtio_net_hdr header;
+	int count = coalesce_build(&r->coalesce, number, &header, headers, iov + 1);
+	int error = tun_io_write(r->tun, &header, iov, count + 1);
+
+	return error == -EINVAL ? write_apart(r, g) : count_write(r, error, g->segments, group_bytes(g));
+}
+
 /* Writes the groups of the batch and begins a new one. Returns 0 or the error by which the TUN is gone. */
 static int write_groups(struct receive *r)
 {
@@ -156,16 +174,8 @@ static int write_groups(struct receive *r)
 
 	for (uint16_t i = 0; i < c->groups; i++) {
 		const struct coalesce_group *g = &c->group[i];
-		struct iovec iov[COALESCE_SEGMENTS + 2];
-		uint8_t headers[COALESCE_HEADERS_MAX];
-		struct virtio_net_hdr header;
-		int count = coalesce_build(c, i, &header, headers, iov + 1);
-		int error = tun_io_write(r->tun, &header, iov, count + 1);
+		int error = g->segments > 1 ? write_merged(r, i) : write_lone(r, &c->packet[g->first]);
 
-		if (error == -EINVAL && g->segments > 1)
-			error = write_apart(r, g);
-		else
-			error = count_write(r, error, g->segments, group_bytes(g));
 		gone = error ? error : gone;
 	}
 	coalesce_reset(&r->coalesce);

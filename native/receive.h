@@ -14,6 +14,7 @@
 
 #define RECEIVE_MESSAGES 64           /* in a batch at most, when they are small */
 #define RECEIVE_BATCH_BYTES 200000    /* about so many are wanted when they are large: a batch shall stay in the L2 cache */
+#define RECEIVE_HEADROOM 64           /* of each slot: room for a virtio header, and a whole cache line */
 #define RECEIVE_SLOT_BYTES (65536 + 192) /* an exact power of two would start every slot in the same cache set */
 #define RECEIVE_ARENA_BYTES (RECEIVE_MESSAGES * RECEIVE_SLOT_BYTES)
 

@@ -67,6 +67,11 @@ static ssize_t plain_read(int fd, void *buffer, size_t capacity)
 	return syscall(SYS_read, fd, buffer, capacity);
 }
 
+static ssize_t plain_write(int fd, const void *buffer, size_t bytes)
+{
+	return syscall(SYS_write, fd, buffer, bytes);
+}
+
 int tun_io_open(struct tun_io *io, int fd, uint32_t off)
 {
 	int header_bytes = (int)sizeof(struct virtio_net_hdr);
@@ -79,7 +84,7 @@ int tun_io_open(struct tun_io *io, int fd, uint32_t off)
 		return -EINVAL;
 	if (ioctl(fd, TUNSETVNETHDRSZ, &header_bytes) < 0)
 		return -errno;
-	*io = (struct tun_io){ .fd = fd, .read = plain_read, .writev = writev };
+	*io = (struct tun_io){ .fd = fd, .read = plain_read, .writev = writev, .write = plain_write };
 	error = negotiate(io, off);
 	if (error)
 		return error;
@@ -123,6 +128,22 @@ int tun_io_write_packet(const struct tun_io *io, const uint8_t *packet, size_t l
 	struct iovec iov[2] = { [1] = { .iov_base = (void *)(uintptr_t)packet, .iov_len = length } };
 
 	return tun_io_write(io, &header, iov, 2);
+}
+
+int tun_io_write_within(const struct tun_io *io, uint8_t *packet, size_t length)
+{
+	static const struct virtio_net_hdr plain = { .gso_type = VIRTIO_NET_HDR_GSO_NONE };
+	uint8_t *start = packet - TUN_IO_HEADER_BYTES;
+	uint8_t kept[TUN_IO_HEADER_BYTES];
+	ssize_t put;
+
+	memcpy(kept, start, sizeof(kept));
+	memcpy(start, &plain, sizeof(plain));
+	do {
+		put = io->write(io->fd, start, sizeof(plain) + length);
+	} while (put < 0 && errno == EINTR);
+	memcpy(start, kept, sizeof(kept));
+	return put < 0 ? -errno : 0;
 }
 
 bool tun_io_is_gone(int error)

@@ -57,3 +57,15 @@ class UdpOrdinary(Udp):
     def make_overlay(self) -> Overlay:
         """The daemons, not yet started."""
         return Overlay(self.lab, "--nice=0")
+
+
+class UdpMerging(Udp):
+    """Beside `Udp`: what it costs to deliver UDP datagrams one by one."""
+
+    name = "udp-merging"
+    what = "udp-backend with --offloads=udp-coalesce=on: UDP datagrams are delivered merged"
+    against = Udp.name
+
+    def make_overlay(self) -> Overlay:
+        """The daemons, not yet started."""
+        return Overlay(self.lab, "--offloads=udp-coalesce=on")

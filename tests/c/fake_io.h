@@ -178,6 +178,13 @@ static inline ssize_t fake_writev(int fd, const struct iovec *iov, int count)
 	return (ssize_t)length;
 }
 
+static inline ssize_t fake_write(int fd, const void *buffer, size_t bytes)
+{
+	struct iovec iov = {.iov_base = (void *)(uintptr_t)buffer, .iov_len = bytes};
+
+	return fake_writev(fd, &iov, 1);
+}
+
 /* ---- the socket ---- */
 
 /* What the kernel is told about a message: the one control message of a kind, as an integer; 0 where it is told nothing. */
@@ -324,7 +331,7 @@ static inline int fake_path_mtu(uint32_t local_be, const struct sockaddr_in *pee
 static inline void fake_open(struct tun_io *tun, struct udp_io *udp)
 {
 	fake_reset();
-	*tun = (struct tun_io){.fd = 3, .read = fake_read, .writev = fake_writev};
+	*tun = (struct tun_io){.fd = 3, .read = fake_read, .writev = fake_writev, .write = fake_write};
 	*udp = (struct udp_io){.fd = 4,
 			       .segments_max = 1,
 			       .recvmmsg = fake_recvmmsg,

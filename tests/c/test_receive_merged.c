@@ -122,6 +122,41 @@ static void test_messages(void)
 	close_merging();
 }
 
+/* A packet written from within a message leaves its neighbours as they were, whichever is written first. */
+static void test_neighbours(void)
+{
+	open_merging(UDPB_OFFLOAD_TCP_COALESCE);
+	for (uint32_t i = 0; i < 6; i++) {
+		uint8_t message[2 * 240];
+		size_t length = make_inner(bench.packet, THEIRS(2, 7), OURS(5), 6, DONT_FRAGMENT, 200);
+
+		/* a TCP segment that goes on, so that its group is written first, and behind it one that stays alone */
+		put_16(bench.packet + 20, 7);
+		put_16(bench.packet + 22, 80);
+		put_32(bench.packet + 24, i * 200);
+		memset(bench.packet + 28, 0, 12);
+		bench.packet[32] = 0x50;
+		bench.packet[33] = 0x10;
+		put_16(bench.packet + 4, 1000 + i);
+		set_tos(bench.packet, 0);
+		finish_transport(bench.packet, length, 20, 6);
+		memcpy(message, bench.packet, length);
+		received[received_count++] = (struct piece){.length = length};
+		memcpy(received[received_count - 1].bytes, bench.packet, length);
+		make_inner(bench.packet, THEIRS(2, 7), OURS(5), 17, DONT_FRAGMENT, 212);
+		memcpy(message + length, bench.packet, length);
+		received[received_count++] = (struct piece){.length = length};
+		memcpy(received[received_count - 1].bytes, bench.packet, length);
+		arrive(PEER(2), message, 2 * length);
+		fake_latest(&fake.udp_in)->packets = 2;
+		fake_latest(&fake.udp_in)->segment = (int)length;
+	}
+	CHECK(batch() == 6 && stat(DELIVERED) == 12 && fake.tun_out.count == 7);
+	compare_written(0);
+	CHECK(written_packets == received_count);
+	close_merging();
+}
+
 /* Each datagram of a message is judged by itself. */
 static void test_one_bad_among_good(void)
 {
@@ -229,6 +264,7 @@ int main(void)
 {
 	received = malloc(RECEIVED_MAX * sizeof(*received));
 	test_messages();
+	test_neighbours();
 	test_one_bad_among_good();
 	test_stranger();
 	test_joined();

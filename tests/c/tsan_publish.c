@@ -83,6 +83,13 @@ static ssize_t feed_write(int fd, const struct iovec *iov, int count)
 	return length;
 }
 
+static ssize_t feed_write_one(int fd, const void *buffer, size_t bytes)
+{
+	struct iovec iov = {.iov_base = (void *)(uintptr_t)buffer, .iov_len = bytes};
+
+	return feed_write(fd, &iov, 1);
+}
+
 /* All that is sent at once goes by one table, and by none older than what was sent before. */
 static int feed_send(int fd, struct mmsghdr *messages, unsigned int count, int flags)
 {
@@ -126,7 +133,7 @@ static int feed_receive(int fd, struct mmsghdr *messages, unsigned int count, in
 static int feed_tun_open(struct tun_io *io, int fd, uint32_t off)
 {
 	(void)off;
-	*io = (struct tun_io){.fd = fd, .read = feed_read, .writev = feed_write};
+	*io = (struct tun_io){.fd = fd, .read = feed_read, .writev = feed_write, .write = feed_write_one};
 	return 0;
 }
 
