@@ -21,6 +21,7 @@ COMMANDS = {
     "cleanup": "remove what a daemon has left on this host",
     "ping": "ask other nodes through the overlay and beside it",
     "doctor": "say what is wrong on this host, and what cures it",
+    "report": "put into one file what a report of a fault needs",
     "install-cni": "put the CNI plugin and its configuration in place",
 }
 """Each is a module of udpbackend.commands, `_` for `-` in its name, with `run(argv) -> exit status`."""
