@@ -11,6 +11,7 @@ import argparse
 import io
 import os
 import platform
+import socket
 import subprocess
 import sys
 import tarfile
@@ -73,10 +74,10 @@ def run(argv: Sequence[str]) -> int:
 def _parts(settings: Settings) -> Iterator[tuple[str, tuple[str, ...] | str]]:
     """Names of files with their text, or the command whose output they hold."""
     ours = (sys.executable, "-m", "udpbackend")
-    socket = f"--status-socket={settings.status_socket}"
+    asked = f"--status-socket={settings.status_socket}"
     yield "versions.txt", _versions()
-    yield "status.json", (*ours, "status", "-o", "json", socket)
-    yield "status.txt", (*ours, "status", "-o", "wide", socket)
+    yield "status.json", (*ours, "status", "-o", "json", asked)
+    yield "status.txt", (*ours, "status", "-o", "wide", asked)
     yield "doctor.txt", (*ours, "doctor", f"--subnet-file={settings.subnet_file}", socket)
     with suppress(OSError):
         yield "subnet.env", settings.subnet_file.read_text(errors="replace")
@@ -89,11 +90,11 @@ def _parts(settings: Settings) -> Iterator[tuple[str, tuple[str, ...] | str]]:
     yield "sockets.txt", ("ss", "-uanmp")
     yield "sysctl.txt", ("sysctl", "--ignore", *SYSCTLS)
     yield "kernel-counters.txt", ("nstat", "-az")
-    for link in sorted(it.name for it in Path("/sys/class/net").iterdir())[:20]:
+    for link in sorted(name for _, name in socket.if_nameindex())[:20]:
         yield f"offloads/{link}.txt", ("ethtool", "-k", link)
     yield "log.txt", ("journalctl", "--no-pager", "--unit=udp-backend", f"--lines={LOG_LINES}")
     # Counters once more, a while later: what still grows is what is wrong now.
-    yield "status-later.json", (*ours, "status", "-o", "json", socket)
+    yield "status-later.json", (*ours, "status", "-o", "json", asked)
 
 
 def _text(argv: tuple[str, ...]) -> str:
