@@ -78,7 +78,7 @@ def _parts(settings: Settings) -> Iterator[tuple[str, tuple[str, ...] | str]]:
     yield "versions.txt", _versions()
     yield "status.json", (*ours, "status", "-o", "json", asked)
     yield "status.txt", (*ours, "status", "-o", "wide", asked)
-    yield "doctor.txt", (*ours, "doctor", f"--subnet-file={settings.subnet_file}", socket)
+    yield "doctor.txt", (*ours, "doctor", f"--subnet-file={settings.subnet_file}", asked)
     with suppress(OSError):
         yield "subnet.env", settings.subnet_file.read_text(errors="replace")
     for words in ("-d addr", "-s -d link", "rule", "-6 rule", "route show table all", "-6 route show table all",
