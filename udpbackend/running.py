@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -16,6 +17,7 @@ from udpbackend.backends.backend import Backend, BackendFacts
 from udpbackend.host.rules import HostRules
 from udpbackend.model import Endpoint, Lease, NetworkConfig, Snapshot
 from udpbackend.observe.facts import Facts, RegistryView
+from udpbackend.observe.peers import Nodes
 from udpbackend.observe.report import Rates
 from udpbackend.observe.sampler import Sampler
 from udpbackend.settings import Settings
@@ -38,6 +40,7 @@ class Running:
     backend: Backend | None = None
     sampler: Sampler | None = None
     rules: HostRules | None = None
+    _nodes: Nodes = field(default_factory=Nodes)
     started: float = field(default_factory=time.monotonic)
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
@@ -76,7 +79,7 @@ class Running:
             offloads=seen.offloads,
             movers=seen.movers,
             registry=self._registry(),
-            leases=self.snapshot.leases,
+            nodes=self._sorted_out(),
             routes=seen.routes,
             infos=seen.infos,
             counters=seen.counters,
@@ -88,6 +91,19 @@ class Running:
             rates=self.sampler.rates if self.sampler else Rates(),
             loop_lag_s=self.sampler.lag_s if self.sampler else 0.0,
         )
+
+    def undisturbed(self) -> AbstractAsyncContextManager[None]:
+        """For work whose Python is long enough to be felt by packets."""
+        return self.backend.undisturbed() if self.backend else nullcontext()
+
+    def _sorted_out(self) -> Nodes:
+        """The same object as long as nothing has changed: it keeps what it has counted."""
+        leases, known = self.snapshot.leases, self._nodes
+        kind = self.config.backend.type if self.config else None
+        own = self.lease.subnet if self.lease else None
+        if leases is not known.leases or (kind, own) != (known.kind, known.own):
+            self._nodes = Nodes(leases, kind, own)
+        return self._nodes
 
     def _registry(self) -> RegistryView:
         state = self.manager.state

@@ -5,6 +5,7 @@ it is `udp-backend` with that backend added.
 """
 
 import sys
+from contextlib import nullcontext
 from functools import partial
 
 from udpbackend.backends import backend as registered
@@ -58,6 +59,9 @@ class FourthBackend:
 
     def others(self):
         return Which(self._config.networks, keep=[DEVICE], routes=False)
+
+    def undisturbed(self):
+        return nullcontext()
 
     async def facts(self):
         overlay = Overlay(device=DEVICE, address=self._own.subnet.base, mtu=MTU)

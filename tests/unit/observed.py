@@ -10,6 +10,7 @@ from udpbackend.backends.udp_drops import KERNEL_DROPS
 from udpbackend.dataplane.native import PeerCounters, counter_infos
 from udpbackend.model import BackendConfig, Endpoint, IPv6Config, Lease, NetworkConfig, Prefix
 from udpbackend.observe.facts import Facts, RegistryView
+from udpbackend.observe.peers import Nodes
 from udpbackend.observe.report import Rates
 
 STARTED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -149,6 +150,21 @@ def facts(counts=SOME, **changes):
         "loop_lag_s": 0.0021,
     }
     found = {**fields, **changes}
+    found["peers"] = Peers(found["peers"])
     if "heard" not in found:
-        found["heard"] = sum(it.silent_s is not None for it in found["peers"])
+        found["heard"] = len(found["peers"]) - len(found["peers"].silent)
+    network = found["network"]
+    found["nodes"] = Nodes(found.pop("leases"), network and network.backend.type, found["subnet"])
     return Facts(**found)
+
+
+class Peers(list):
+    """Made-up peers as a table."""
+
+    @property
+    def addresses(self):
+        return [int(self[i].address) for i in range(len(self))]
+
+    @property
+    def silent(self):
+        return [i for i in range(len(self)) if self[i].silent_s is None]

@@ -1,7 +1,7 @@
 """A daemon that is only its servers, for the tests that ask it."""
 
 import asyncio
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from ipaddress import IPv4Address
 
 from observed import facts
@@ -17,6 +17,7 @@ class Daemon:
         self.changes = changes
         self.error = None
         self.wait_s = 0.0
+        self.undisturbed_times = 0
         self.asked = asyncio.Event()
 
     def waiting_for(self):
@@ -24,6 +25,10 @@ class Daemon:
 
     def view_age_s(self):
         return 3.4
+
+    def undisturbed(self):
+        self.undisturbed_times += 1
+        return nullcontext()
 
     async def facts(self):
         self.asked.set()

@@ -195,3 +195,11 @@ def test_a_version_that_a_program_does_not_speak(cni, more, severity, what):
     assert finding.evidence == f"{cni.conf}/10-flannel.conflist; {cni.programs[0]}/host-local speaks 1.0.0 at most"
     (cni.conf / "10-flannel.conflist").write_text(conflist(FLANNEL, PORTMAP, cniVersion="1.0.0"))
     assert judge(cni) == []
+
+
+async def test_a_directory_with_nothing_but_a_lock_is_no_configuration_that_failed(cni):
+    """Podman leaves one where no CNI is in use."""
+    (cni.conf / "10-flannel.conflist").unlink()
+    (cni.conf / "cni.lock").touch()
+    found = await cni_config.look(doctor_facts(cni=CniFolders(cni.conf, cni.programs, named=False)))
+    assert [type(it) for it in found] == [NotChecked]

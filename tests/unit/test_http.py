@@ -6,6 +6,7 @@ import logging
 import socket
 import stat
 import time
+import tracemalloc
 
 import aiohttp
 import jsonschema
@@ -138,12 +139,74 @@ def test_a_request_under_way_does_not_hold_up_the_stop(path, monkeypatch):
     uvloop.run(check())
 
 
-def test_thousands_of_peers_do_not_hold_up_the_loop(path):
-    address = [f"192.{i // 65536}.{i // 256 % 256}.{i % 256}" for i in range(MANY)]
-    source = Daemon(
-        peers=[peer(a) for a in address],
-        leases=[lease(f"10.{i >> 8}.{i & 255}.0/24", a) for i, a in enumerate(address)],
+def crowd(size):
+    """A daemon with so many peers, every tenth of which was never heard of."""
+    address = [f"192.{i // 65536}.{i // 256 % 256}.{i % 256}" for i in range(size)]
+    return Daemon(
+        peers=[peer(a, silent_s=1.5 if i % 10 else None) for i, a in enumerate(address)],
+        leases=[lease(f"11.{i >> 8}.{i & 255}.0/24", a) for i, a in enumerate(address)],
     )
+
+
+def test_a_large_document_is_the_same_in_pieces(path, monkeypatch):
+    source = crowd(MANY)
+
+    async def check():
+        async with serving(path, source):
+            code, kind, pieces = await over_unix(path, "/status")
+            assert (code, kind, source.undisturbed_times) == (200, "application/json", 1)
+            monkeypatch.setattr(http, "PIECE", MANY + 1)
+            assert json.loads(pieces) == json.loads((await over_unix(path, "/status"))[2])
+            jsonschema.validate(json.loads(pieces), json.loads(SCHEMA.read_text()))
+            assert source.undisturbed_times == 1
+
+    uvloop.run(check())
+
+
+def test_a_large_document_is_never_in_memory_as_a_whole(path):
+    async def check():
+        source = crowd(20_000)
+        made = await source.facts()
+        source.facts = lambda: asyncio.sleep(0, made)
+        async with serving(path, source):
+            reader, writer = await asyncio.open_unix_connection(str(path))
+            tracemalloc.start()
+            try:
+                writer.write(b"GET /status HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+                size = 0
+                while piece := await reader.read(1 << 16):
+                    size += len(piece)
+                peak = tracemalloc.get_traced_memory()[1]
+            finally:
+                tracemalloc.stop()
+                writer.close()
+        assert size > 20_000 * 150
+        assert peak < 0.75 * size  # most of it the made-up peers, which are many objects where real ones are rows
+
+    uvloop.run(check())
+
+
+def test_some_peers_can_be_asked_for_and_the_silent_come_first(path):
+    async def check():
+        async with serving(path, crowd(MANY)):
+            for most in (0, 3, MANY // 10 + 5, MANY + 7):
+                document = json.loads((await over_unix(path, f"/status?peers={most}"))[2])
+                assert document["peers_total"] == MANY
+                found = document["peers"]
+                assert len(found) == len({it["public_ip"] for it in found}) == min(most, MANY)
+                silent = [it["silent_s"] is None for it in found]
+                assert most > MANY or silent == sorted(silent, reverse=True)
+                assert sum(silent) == min(most, MANY // 10)
+                assert all(it["subnets"] for it in found)
+            for wrong in ("-1", "x", "", "1" * 30):
+                code, _, text = await over_unix(path, f"/status?peers={wrong}")
+                assert (code, text) == (400, f"peers={wrong!r}: expected a whole number\n")
+
+    uvloop.run(check())
+
+
+def test_thousands_of_peers_do_not_hold_up_the_loop(path):
+    source = crowd(MANY)
 
     async def check():
         async with serving(path, source):

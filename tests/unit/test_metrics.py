@@ -1,9 +1,10 @@
 """The exposition: what a scraper parses, what every metric is called and said to be."""
 
 import re
+from dataclasses import replace
 
 import pytest
-from observed import facts, ipv6_facts, peer, values
+from observed import Peers, facts, ipv6_facts, lease, peer, values, vxlan_facts
 from prometheus_client import REGISTRY
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -13,7 +14,11 @@ from udpbackend.observe.metrics import PEERS_MAX, Metrics
 
 
 def scrape(metrics=None, **changes):
-    text = (metrics or Metrics()).render(facts(**changes)).decode()
+    return parsed((metrics or Metrics()).render(facts(**changes)))
+
+
+def parsed(text):
+    text = text.decode()
     return {family.name: family for family in text_string_to_metric_families(text)}
 
 
@@ -128,13 +133,39 @@ def test_many_peers_have_no_series_of_their_own(count, shown):
 
 
 def test_thousands_of_peers_are_not_looked_at_one_by_one():
-    class Rows(list):
+    class Rows(Peers):
         def __iter__(self):
             raise AssertionError("a scrape every few seconds is to cost what it shows")
 
-    families = scrape(leases=(), peers=Rows([peer("192.0.2.2")] * (PEERS_MAX + 1)), heard=7)
+        __getitem__ = __iter__
+
+    found = replace(facts(leases=(), heard=7), peers=Rows([peer("192.0.2.2")] * (PEERS_MAX + 1)))
+    families = parsed(Metrics().render(found))
     assert value(families, "udpbackend_peers", state="seen") == 7
     assert value(families, "udpbackend_peers", state="silent") == PEERS_MAX - 6
+
+
+class Leases(list):
+    """Counts how often somebody goes through them."""
+
+    gone_through = 0
+
+    def __iter__(self):
+        self.gone_through += 1
+        return super().__iter__()
+
+
+@pytest.mark.parametrize(("made", "passes"), [(vxlan_facts, 2), (facts, 1)])
+def test_leases_are_gone_through_for_a_snapshot_and_not_for_each_scrape(made, passes):
+    """With 65,536 of them each time is felt; only where the kernel has the table are they counted as well."""
+    kind, address = made().network.backend.type, [f"192.0.{i // 250}.{i % 250 + 1}" for i in range(PEERS_MAX + 2)]
+    leases = Leases(lease(f"10.{5 + i // 250}.{i % 250}.0/24", it, backend_type=kind) for i, it in enumerate(address))
+    leases.append(lease("10.9.0.0/24", "192.0.9.9", backend_type="host-gw"))
+    found = made(leases=leases, **({"peers": [peer(it) for it in address]} if made is facts else {}))
+    for uptime_s in range(3):
+        families = parsed(Metrics().render(replace(found, uptime_s=uptime_s)))
+        assert sum(it.value for it in families["udpbackend_peers"].samples) >= PEERS_MAX + 1
+    assert leases.gone_through == passes
 
 
 def test_two_daemons_in_one_process_share_nothing_and_the_global_registry_stays_empty_of_us():

@@ -5,6 +5,7 @@ from ipaddress import IPv4Address
 import pytest
 
 from udpbackend._native import ffi
+from udpbackend.dataplane import native
 from udpbackend.dataplane.native import PeerRows
 from udpbackend.model import inet
 
@@ -32,6 +33,12 @@ def test_they_are_indexed_like_any_sequence(rows):
     assert (len(rows), rows[-1], rows[1:]) == (3, rows[2], list(rows)[1:])
     with pytest.raises(IndexError):
         rows[3]
+
+
+def test_addresses_and_silence_are_known_without_making_a_peer(rows, monkeypatch):
+    expected = [int(it.address) for it in rows]
+    monkeypatch.setattr(native, "PeerCounters", None)
+    assert (list(rows.addresses), rows.silent) == (expected, [0])
 
 
 def test_heard_counts_rows_and_not_memory(rows):

@@ -11,9 +11,11 @@ from contextlib import asynccontextmanager
 import jsonschema
 import pytest
 import uvloop
+from observed import peer
 from served import Daemon, serving
 
 from udpbackend.commands import status
+from udpbackend.commands.status_text import PEERS_SHOWN
 from udpbackend.observe.reference import SCHEMA
 
 
@@ -24,6 +26,23 @@ async def command(path, *options):
     process = await asyncio.create_subprocess_exec(sys.executable, *argv, stdout=pipe, stderr=pipe)
     out, err = await process.communicate()
     return process.returncode, out.decode(), err.decode()
+
+
+def test_no_more_peers_are_asked_for_than_are_shown(path, monkeypatch):
+    """Of thousands a plain status shows twenty, and an operator may well look at it every two seconds."""
+    peers = [peer(f"192.0.{i // 250}.{i % 250 + 1}", silent_s=None if i == 777 else 1.0) for i in range(2000)]
+
+    async def check():
+        async with serving(path, Daemon(peers=peers, leases=())):
+            assert len(await asyncio.to_thread(status.fetch, path, peers=PEERS_SHOWN)) < 30_000
+            code, out, err = await command(path)
+            assert (code, err) == (0, "")
+            assert "ready, 1999 of 2000 peers seen" in out
+            assert "... and 1980 more, -o wide shows all" in out
+            assert out[out.index("PEER ") :].splitlines()[1].split()[1] == "192.0.3.28"
+            assert (await command(path, "-o", "wide"))[1].count("\n") > 2000
+
+    uvloop.run(check())
 
 
 @asynccontextmanager

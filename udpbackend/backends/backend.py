@@ -7,6 +7,7 @@ to know of it, and is handed a lease and snapshots that hold leases of its own t
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from importlib import import_module
 from ipaddress import IPv4Address, IPv6Address
@@ -60,6 +61,40 @@ class KernelDrop:
     cure: str
 
 
+class PeerTable(Protocol):
+    """The peers of a published table at one moment, in no order. Of 65,536 none is made that is not asked for."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+
+    def __getitem__(self, index: int, /) -> PeerCounters:
+        """One of them."""
+
+    @property
+    def addresses(self) -> Sequence[int]:
+        """Their public IPs, integers in host order."""
+
+    @property
+    def silent(self) -> Sequence[int]:
+        """The indexes of those that have not sent us a good packet."""
+
+
+class NoPeers:
+    """The table of a backend that has none."""
+
+    addresses: Sequence[int] = ()
+    silent: Sequence[int] = ()
+
+    def __len__(self) -> int:
+        return 0
+
+    def __getitem__(self, index: int, /) -> PeerCounters:
+        raise IndexError(index)
+
+
+NO_PEERS = NoPeers()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Movers:
     """Who moves the packets, where the backend does it itself."""
@@ -85,8 +120,7 @@ class BackendFacts:
     movers: Movers | None = None
     infos: Sequence[CounterInfo] = ()
     counters: Sequence[int] = ()
-    peers: Sequence[PeerCounters] = ()
-    """In no order."""
+    peers: PeerTable = NO_PEERS
     heard: int = 0
     """How many of them have sent us a good packet since the daemon started."""
     in_flight: int = 0
@@ -132,6 +166,9 @@ class Backend(Protocol):
 
     def others(self) -> Which:
         """What another backend may have left in the host for the same network: packets would go past this one."""
+
+    def undisturbed(self) -> AbstractAsyncContextManager[None]:
+        """For work whose Python is long enough to be felt by packets: meanwhile it is not."""
 
     async def facts(self) -> BackendFacts:
         """What there is to see now."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -124,6 +125,10 @@ class HostGwBackend:
     def others(self) -> Which:
         """Devices of other backends; routes are put right with each look."""
         return Which(self._config.networks, routes=False)
+
+    def undisturbed(self) -> AbstractAsyncContextManager[None]:
+        """The kernel's packets are never disturbed by us."""
+        return nullcontext()
 
     async def facts(self) -> BackendFacts:
         """What there is to see now."""

@@ -17,7 +17,7 @@ import time
 from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from ipaddress import IPv4Address, IPv6Address
 
-from udpbackend.backends.backend import BackendFacts, Context, KernelDrop, Overlay
+from udpbackend.backends.backend import NO_PEERS, BackendFacts, Context, KernelDrop, Overlay
 from udpbackend.backends.udp_config import UdpOptions
 from udpbackend.backends.udp_device import Device, Plan, refuse_others_device
 from udpbackend.backends.udp_drops import KERNEL_DROPS
@@ -182,6 +182,10 @@ class UdpBackend:
         """Devices of other backends, and their routes to single subnets, which the kernel prefers to flannel0's."""
         return Which(self._config.networks, keep=(NAME,))
 
+    def undisturbed(self) -> AbstractAsyncContextManager[None]:
+        """A thread turns the queue meanwhile."""
+        return self._device.lent() if self._device is not None else nullcontext()
+
     async def facts(self) -> BackendFacts:
         """What there is to see now."""
         kernel = await self._kernel_drops()
@@ -193,7 +197,7 @@ class UdpBackend:
             counters=self.counters(),
             offloads=plane.offloads(0) if plane else (),
             movers=self._device.movers if self._device else None,
-            peers=peers or (),
+            peers=peers or NO_PEERS,
             heard=peers.heard if peers else 0,
             in_flight=plane.in_flight() if plane else 0,
             last_error=plane.last_error() if plane else None,
@@ -220,7 +224,8 @@ class UdpBackend:
             await asyncio.sleep(max(0.0, self._published_at + PUBLISH_INTERVAL_S - loop.time()))
             if self._snapshot is None or self._dataplane is None:
                 return
-            async with self._lent_if_long(len(self._snapshot.leases)):
+            long = len(self._snapshot.leases) >= LONG_LEASES
+            async with self.undisturbed() if long else nullcontext():
                 table, routes = await asyncio.to_thread(self._pack, self._snapshot)
                 began = time.perf_counter()  # the loop's clock stands still within one of its iterations
                 # A stop cancels this wait, but no thread: what the thread works on must outlive it (see stop).
@@ -230,10 +235,6 @@ class UdpBackend:
             self._published_at = loop.time()
             self._routes = routes
             self._published(took)
-
-    def _lent_if_long(self, leases: int) -> AbstractAsyncContextManager[None]:
-        """Thousands of Python objects take long enough to be felt by packets."""
-        return self._device.lent() if self._device is not None and leases >= LONG_LEASES else nullcontext()
 
     def _pack(self, snapshot: Snapshot) -> tuple[bytearray, int]:
         """The route table: the other nodes' subnets, and as local ones our own and every address of this host.

@@ -13,6 +13,7 @@ three dumps, 70 ms for 5,000 peers, and writes nothing where nothing differs.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from ipaddress import IPv4Address, IPv6Address
@@ -138,6 +139,10 @@ class VxlanBackend:
         config = self._host.config
         keep = [self._host.options.device(network.version) for network in config.networks]
         return Which(config.networks, keep=keep, routes=False)
+
+    def undisturbed(self) -> AbstractAsyncContextManager[None]:
+        """The kernel's packets are never disturbed by us."""
+        return nullcontext()
 
     async def facts(self) -> BackendFacts:
         """What there is to see now."""

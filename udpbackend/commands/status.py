@@ -20,7 +20,7 @@ from pathlib import Path
 import msgspec
 
 from udpbackend.commands.parser import Parser
-from udpbackend.commands.status_text import render
+from udpbackend.commands.status_text import PEERS_SHOWN, render
 from udpbackend.commands.table import Palette
 from udpbackend.errors import HostError
 from udpbackend.observe.report import Report
@@ -55,11 +55,11 @@ def run(argv: Sequence[str]) -> int:
     return status
 
 
-def fetch(path: Path) -> bytes:
-    """The daemon's status document as it stands on the wire."""
+def fetch(path: Path, *, peers: int | None = None) -> bytes:
+    """The daemon's status document as it stands on the wire; `peers`: no more of them, those never heard of first."""
     connection = _UnixConnection(path)
     try:
-        connection.request("GET", "/status")
+        connection.request("GET", "/status" if peers is None else f"/status?peers={peers}")
         response = connection.getresponse()
         body = response.read()
     except (FileNotFoundError, ConnectionRefusedError) as error:
@@ -88,7 +88,7 @@ def _read(path: Path, body: bytes) -> Report:
 
 
 def _ask(path: Path, output: str, palette: Palette) -> tuple[list[str], int]:
-    body = fetch(path)
+    body = fetch(path, peers=PEERS_SHOWN if output == "text" else None)
     report = _read(path, body)
     status = READY if report.verdict.state == "ready" else NOT_READY
     if output == "json":

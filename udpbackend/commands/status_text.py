@@ -79,7 +79,7 @@ def _peers(report: Report, *, wide: bool) -> list[str]:
         peers = sorted(peers, key=lambda peer: peer.silent_s is not None)[:PEERS_SHOWN]
     rows = [_peer(peer, wide=wide, counted=bool(report.counters)) for peer in peers]
     lines = table(list(rows[0]), [list(row.values()) for row in rows])
-    more = len(report.peers) - len(peers)
+    more = max(report.peers_total, len(report.peers)) - len(peers)
     return [*lines, f"... and {more} more, -o wide shows all"] if more else lines
 
 

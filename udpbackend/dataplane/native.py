@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 import struct
 import sys
+from array import array
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cache
 from ipaddress import IPv4Address, IPv6Address
-from typing import Any, NamedTuple, overload
+from typing import Any, Literal, NamedTuple, overload
 
 from udpbackend._native import ffi, lib
 from udpbackend.errors import DataplaneError
@@ -104,9 +105,27 @@ class PeerRows(Sequence[PeerCounters]):
     @property
     def heard(self) -> int:
         """How many have sent us a good packet; 2 ms for 65,536."""
-        words = memoryview(ffi.buffer(self._rows)).cast("B").cast("q")
-        first, step = (n // words.itemsize for n in (ffi.offsetof("struct udpb_peer", "silent_ns"), ROW_BYTES))
-        return sum(silent_ns >= 0 for silent_ns in words[first::step][: self._count])
+        return sum(silent_ns >= 0 for silent_ns in self._column("silent_ns"))
+
+    @property
+    def silent(self) -> list[int]:
+        """The indexes of those that have not."""
+        return [i for i, silent_ns in enumerate(self._column("silent_ns")) if silent_ns < 0]
+
+    @property
+    def addresses(self) -> Sequence[int]:
+        """Their public IPs, integers in host order."""
+        found = array("I", self._column("address_be"))
+        if sys.byteorder == "little":
+            found.byteswap()
+        return found
+
+    def _column(self, field: Literal["silent_ns", "address_be"]) -> Sequence[int]:
+        """One field of all rows."""
+        octets = memoryview(ffi.buffer(self._rows)).cast("B")
+        words = octets.cast("q") if field == "silent_ns" else octets.cast("I")
+        first, step = (n // words.itemsize for n in (ffi.offsetof("struct udpb_peer", field), ROW_BYTES))
+        return words[first::step][: self._count]
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Facts in, report out: pure functions that draw the verdict, the law and the peers together.
+"""Facts in, report out: pure functions that draw the verdict and the law together.
 
 Must not read anything itself. The law, *received = delivered + dropped + in flight*, is only added up here; that it
 holds is the dataplane's work, and what is left over is shown as `unexplained` rather than hidden.
@@ -7,27 +7,15 @@ holds is the dataplane's work, and what is left over is shown as `unexplained` r
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
-from ipaddress import IPv4Address
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Sequence
 
-from udpbackend.model import Lease
 from udpbackend.observe import report
 from udpbackend.observe.facts import Facts
-
-if TYPE_CHECKING:
-    from udpbackend.dataplane.native import PeerCounters
-
-
-class PeerCount(NamedTuple):
-    """How many peers there are, and how many have sent us a good packet: without traffic a healthy one has not."""
-
-    total: int
-    seen: int
+from udpbackend.observe.peers import PeerCount, count_peers, every, some
 
 
 def build(facts: Facts, *, peers_max: int = sys.maxsize) -> report.Report:
-    """The report of one moment. With more peers than `peers_max` none is listed: thousands are much work."""
+    """The report of one moment; at most `peers_max` peers are listed, those never heard of first."""
     counters = _counters(facts)
     count = count_peers(facts)
     return report.Report(
@@ -42,7 +30,8 @@ def build(facts: Facts, *, peers_max: int = sys.maxsize) -> report.Report:
         offloads=list(facts.offloads),
         registry=_registry(facts),
         routes=facts.routes,
-        peers=_peers(facts) if count.total <= peers_max else [],
+        peers=list(every(facts) if count.total <= peers_max else some(facts, peers_max)),
+        peers_total=count.total,
         counters=counters,
         kernel=[
             report.KernelDrops(name=it.name, direction=it.direction, value=value, meaning=it.meaning, cure=it.cure)
@@ -57,13 +46,6 @@ def build(facts: Facts, *, peers_max: int = sys.maxsize) -> report.Report:
     )
 
 
-def count_peers(facts: Facts) -> PeerCount:
-    """Of the published table; of the registry where the kernel has the table."""
-    if facts.infos:
-        return PeerCount(len(facts.peers), facts.heard)
-    return PeerCount(len({lease.public_ip for lease in _followed(facts)}), 0)
-
-
 def _verdict(facts: Facts, count: PeerCount) -> report.Verdict:
     if facts.waiting_for is not None:
         reasons = [f"waiting for {facts.waiting_for}", *facts.problems]
@@ -74,7 +56,7 @@ def _verdict(facts: Facts, count: PeerCount) -> report.Verdict:
     if facts.registry.degraded is not None:
         reasons.append(f"registry: {facts.registry.degraded}")
     parts = [_peers_text(facts, count)]
-    if ignored := len(_ignored(facts)):
+    if ignored := len(facts.nodes.ignored):
         parts.append(f"{ignored} {'node' if ignored == 1 else 'nodes'} of another backend ignored")
     if facts.registry.age_s is not None:
         seconds = facts.registry.age_s
@@ -170,18 +152,6 @@ def _terms(counters: Sequence[report.Counter], direction: str, in_flight: int) -
     )
 
 
-def _peers(facts: Facts) -> list[report.Peer]:
-    """Every node of the registry or of the table, by address: they differ for the moment before a publish."""
-    leases: dict[int, list[Lease]] = {}
-    for lease in _followed(facts):
-        leases.setdefault(lease.public_ip, []).append(lease)
-    counted = {int(peer.address): peer for peer in facts.peers}
-    return [
-        _peer(address, leases.get(address, ()), counted.get(address), facts.port)
-        for address in sorted(leases.keys() | counted.keys())
-    ]
-
-
 def _ignored(facts: Facts) -> list[report.Ignored]:
     return [
         report.Ignored(
@@ -190,38 +160,5 @@ def _ignored(facts: Facts) -> list[report.Ignored]:
             backend=lease.backend_type,
             subnets=[str(subnet) for subnet in lease.subnets],
         )
-        for lease in sorted(_others(facts, ignored=True), key=lambda lease: lease.public_ip)
+        for lease in facts.nodes.ignored
     ]
-
-
-def _followed(facts: Facts) -> Iterator[Lease]:
-    return _others(facts, ignored=False)
-
-
-def _others(facts: Facts, *, ignored: bool) -> Iterator[Lease]:
-    """Leases that are not ours: those of another backend, or the rest."""
-    kind = facts.network and facts.network.backend.type
-    return (it for it in facts.leases if it.subnet != facts.subnet and (it.backend_type not in {kind, None}) is ignored)
-
-
-def _peer(address: int, leases: Sequence[Lease], counted: PeerCounters | None, port: int | None) -> report.Peer:
-    node = next((lease.node for lease in leases if lease.node), "")
-    public_ip = str(IPv4Address(address))
-    ordered = sorted(leases, key=lambda lease: lease.subnet)
-    subnets = [str(lease.subnet) for lease in ordered]
-    subnets += [str(lease.ipv6_subnet) for lease in ordered if lease.ipv6_subnet is not None]
-    if counted is None:
-        return report.Peer(node=node, public_ip=public_ip, port=port, subnets=subnets)
-    return report.Peer(
-        node=node,
-        public_ip=public_ip,
-        port=counted.port,
-        subnets=subnets,
-        tx_packets=counted.tx_packets,
-        tx_bytes=counted.tx_bytes,
-        rx_packets=counted.rx_packets,
-        rx_bytes=counted.rx_bytes,
-        path_mtu=counted.path_mtu,
-        path_mtu_left_s=counted.path_mtu_left_s,
-        silent_s=None if counted.silent_s is None else round(counted.silent_s, 3),
-    )

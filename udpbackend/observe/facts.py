@@ -7,16 +7,18 @@ nothing here touches the host, a registry or the C extension.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 
-from udpbackend.backends.backend import KernelDrop, Movers, Overlay
-from udpbackend.model import Endpoint, Lease, NetworkConfig, Prefix
+from udpbackend.backends.backend import NO_PEERS, KernelDrop, Movers, Overlay, PeerTable
+from udpbackend.model import Endpoint, NetworkConfig, Prefix
+from udpbackend.observe.peers import Nodes
 from udpbackend.observe.report import Rates
 
 if TYPE_CHECKING:  # the C extension is not needed to describe its counters
-    from udpbackend.dataplane.native import CounterInfo, PeerCounters
+    from udpbackend.dataplane.native import CounterInfo
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,15 +65,15 @@ class Facts:
     """None for a backend that leaves its packets to the kernel."""
 
     registry: RegistryView
-    leases: Sequence[Lease] = ()
-    """Of the last snapshot; our own may be among them, and so may nodes of other backends."""
+    nodes: Nodes = field(default_factory=Nodes)
+    """Of the last snapshot."""
     routes: int = 0
     """In the published table."""
 
     infos: Sequence[CounterInfo] = ()
     """Empty, like the next four, for a backend that leaves its packets to the kernel."""
     counters: Sequence[int] = ()
-    peers: Sequence[PeerCounters] = ()
+    peers: PeerTable = NO_PEERS
     heard: int = 0
     """How many of the peers have sent us a good packet since the daemon started."""
     in_flight: int = 0
@@ -91,6 +93,9 @@ class Source(Protocol):
 
     def view_age_s(self) -> float | None:
         """How old the view of the registry is; None before the first. Must not wait for anything."""
+
+    def undisturbed(self) -> AbstractAsyncContextManager[None]:
+        """For work whose Python is long enough to be felt by packets: meanwhile it is not."""
 
     async def facts(self) -> Facts:
         """Collects one moment. May ask the host; given up after http.DEADLINE_S."""

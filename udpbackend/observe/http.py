@@ -13,9 +13,11 @@ import asyncio
 import os
 import socket
 import stat
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address
+from itertools import count, islice
 from pathlib import Path
 
 import msgspec
@@ -25,6 +27,8 @@ from udpbackend.errors import HostError
 from udpbackend.observe.build import build
 from udpbackend.observe.facts import Facts, Source
 from udpbackend.observe.metrics import CONTENT_TYPE, Metrics
+from udpbackend.observe.peers import every
+from udpbackend.observe.report import Peer
 
 DEADLINE_S = 5.0
 """For one answer, and for a start."""
@@ -32,6 +36,11 @@ STOP_S = 1.0
 """What a request under way gets when the daemon stops; aiohttp takes it twice at most."""
 IDLE_S = 30.0
 """How long a connection may wait for its next request."""
+PIECE = 1000
+"""Peers that are written at once: some 300 KB."""
+NO_PEERS_LISTED = b'"peers":[]'
+"""Where they stand in a document without them; no text of it can look so, because its quotes would be escaped."""
+MOST_DIGITS = 20
 LARGE = 50
 """From so many peers on (some 2 ms), writing a document would hold up the loop too long: a thread does it."""
 
@@ -120,20 +129,57 @@ class Server:
         view = "" if seconds is None else f", registry view {seconds:.0f} s old"
         return web.Response(text=f"udp-backend is ready{view}\n")
 
-    async def _status(self, _: web.Request) -> web.Response:
-        body = await self._document(lambda facts: msgspec.json.encode(build(facts)))
-        return web.Response(body=body, content_type="application/json")
-
-    async def _metrics_text(self, _: web.Request) -> web.Response:
-        body = await self._document(self._metrics.render)
-        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE})
-
-    async def _document(self, write: Callable[[Facts], bytes]) -> bytes:
+    async def _status(self, request: web.Request) -> web.StreamResponse:
+        """`?peers=N`: with at most N peers, those never heard of first."""
+        text = request.query.get("peers", str(sys.maxsize))
+        if not (text.isascii() and text.isdigit() and len(text) < MOST_DIGITS):
+            raise web.HTTPBadRequest(text=f"peers={text!r}: expected a whole number\n")
+        most = int(text)
         async with asyncio.timeout(DEADLINE_S):
             facts = await self._source.facts()
-            if max(len(facts.peers), len(facts.leases)) < LARGE:
-                return write(facts)
-            return await asyncio.to_thread(write, facts)
+            if min(most, _size(facts)) < PIECE:
+                body = await self._written(facts, lambda it: msgspec.json.encode(build(it, peers_max=most)))
+                return web.Response(body=body, content_type="application/json")
+        async with self._source.undisturbed():
+            return await self._piecewise(request, facts)
+
+    async def _piecewise(self, request: web.Request, facts: Facts) -> web.StreamResponse:
+        """The whole document, of which no more is in memory than a piece."""
+        before, peers, after = (await asyncio.to_thread(_without_peers, facts)).partition(NO_PEERS_LISTED)
+        response = web.StreamResponse(headers={"Content-Type": "application/json"})
+        await response.prepare(request)
+        await response.write(before + peers[:-1])
+        rest = every(facts)
+        for number in count():
+            piece = await asyncio.to_thread(_piece, rest)
+            if not piece:
+                break
+            async with asyncio.timeout(DEADLINE_S):
+                await response.write(b"," * bool(number) + piece)
+        await response.write(peers[-1:] + after)
+        await response.write_eof()
+        return response
+
+    async def _metrics_text(self, _: web.Request) -> web.Response:
+        async with asyncio.timeout(DEADLINE_S):
+            body = await self._written(await self._source.facts(), self._metrics.render)
+        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE})
+
+    async def _written(self, facts: Facts, write: Callable[[Facts], bytes]) -> bytes:
+        return write(facts) if _size(facts) < LARGE else await asyncio.to_thread(write, facts)
+
+
+def _size(facts: Facts) -> int:
+    return max(len(facts.peers), len(facts.nodes.leases))
+
+
+def _without_peers(facts: Facts) -> bytes:
+    return msgspec.json.encode(build(facts, peers_max=0))
+
+
+def _piece(peers: Iterator[Peer]) -> bytes:
+    """The next peers as the inside of a list; empty at the end."""
+    return msgspec.json.encode(list(islice(peers, PIECE)))[1:-1]
 
 
 class _BoundSite(web.BaseSite):

@@ -14,8 +14,9 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_late
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from udpbackend.observe.build import PeerCount, build, count_peers
+from udpbackend.observe.build import build
 from udpbackend.observe.facts import Facts
+from udpbackend.observe.peers import PeerCount, count_peers
 from udpbackend.observe.report import Report
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
@@ -45,7 +46,9 @@ class Metrics:
 
     def render(self, facts: Facts) -> bytes:
         """The exposition, in the text format 0.0.4 that every scraper understands."""
-        return generate_latest(_Scrape(self._families(build(facts, peers_max=PEERS_MAX), count_peers(facts))))
+        count = count_peers(facts)
+        report = build(facts, peers_max=PEERS_MAX if count.total <= PEERS_MAX else 0)
+        return generate_latest(_Scrape(self._families(report, count)))
 
     def _families(self, report: Report, count: PeerCount) -> Iterator[Metric]:
         yield from _state(report)

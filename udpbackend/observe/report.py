@@ -174,6 +174,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     ignored: list[Ignored] = msgspec.field(default_factory=list)
     movers: Movers | None = None
     """Null where the kernel moves them, and before the start has come so far."""
+    peers_total: int = 0
+    """How many peers there are; `peers` has fewer of them if fewer were asked for."""
 
 
 def age(seconds: float) -> str:

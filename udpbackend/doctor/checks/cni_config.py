@@ -46,8 +46,9 @@ class Config:
 async def look(facts: Facts) -> Results:
     """The directory of configurations and that of programs."""
     cni = facts.cni
-    if not facts.kubernetes and not cni.named and not await aside(os.path.isdir)(cni.conf):
-        return [NotChecked(f"there is no {cni.conf}: pods are attached by other means (--cni-conf-dir names another)")]
+    if not facts.kubernetes and not cni.named and not await aside(_configured)(cni.conf):
+        why = f"nothing is configured in {cni.conf}: pods are attached by other means (--cni-conf-dir names another)"
+        return [NotChecked(why)]
     return await aside(judge)(cni, facts.settings.subnet_file, kubernetes=facts.kubernetes)
 
 
@@ -78,6 +79,14 @@ def judge(cni: CniFolders, subnet_file: Path, *, kubernetes: bool) -> list[Findi
         findings += _versions(good[0], cni.programs)
         findings += _subnet_files(good[0], subnet_file)
     return findings
+
+
+def _configured(folder: Path) -> bool:
+    """Whether there is any configuration; podman, for one, makes the directory for nothing but a lock."""
+    try:
+        return any(path.suffix in ENDINGS for path in folder.iterdir())
+    except OSError:
+        return False
 
 
 def _none(why: str) -> Finding:

@@ -1,0 +1,127 @@
+"""The other nodes of a report: those of the registry and those of the table, drawn together one by one.
+
+There may be 65,536 of them, so none is held longer than it takes to write it down, and what is counted is counted once
+for each snapshot. Must not read anything itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from heapq import merge, nsmallest
+from itertools import groupby
+from operator import attrgetter, itemgetter
+from typing import TYPE_CHECKING, NamedTuple
+
+from udpbackend.model import Lease, Prefix, ipv4_text
+from udpbackend.observe import report
+
+if TYPE_CHECKING:
+    from udpbackend.dataplane.native import PeerCounters
+    from udpbackend.observe.facts import Facts
+
+PUBLIC_IP = attrgetter("public_ip")
+
+
+class PeerCount(NamedTuple):
+    """How many peers there are, and how many have sent us a good packet: without traffic a healthy one has not."""
+
+    total: int
+    seen: int
+
+
+class Nodes:
+    """The leases of one snapshot, sorted out when that is first asked for: scrapes come more often than snapshots."""
+
+    def __init__(self, leases: Sequence[Lease] = (), kind: str | None = None, own: Prefix | None = None) -> None:
+        """`kind`: our backend; `own`: our subnet. None: not known yet, and nobody is left out for it."""
+        self.leases = leases
+        """All of them; our own may be among them, and so may nodes of other backends."""
+        self.kind = kind
+        self.own = own
+
+    @cached_property
+    def ignored(self) -> tuple[Lease, ...]:
+        """Nodes of another backend, by address."""
+        return tuple(
+            sorted((it for it in self.leases if self._is_other(it) and not self._is_followed(it)), key=PUBLIC_IP)
+        )
+
+    @cached_property
+    def known(self) -> int:
+        """How many hosts the others are."""
+        return len({it.public_ip for it in self.followed()})
+
+    def followed(self) -> Iterator[Lease]:
+        """The other nodes of our backend."""
+        return (it for it in self.leases if self._is_other(it) and self._is_followed(it))
+
+    def _is_other(self, lease: Lease) -> bool:
+        return lease.subnet != self.own
+
+    def _is_followed(self, lease: Lease) -> bool:
+        return self.kind is None or lease.backend_type == self.kind
+
+
+def count_peers(facts: Facts) -> PeerCount:
+    """Of the published table; of the registry where the kernel has the table."""
+    return PeerCount(len(facts.peers), facts.heard) if facts.infos else PeerCount(facts.nodes.known, 0)
+
+
+def some(facts: Facts, most: int) -> Iterator[report.Peer]:
+    """At most so many by address, those first that were never heard of: they are what one looks for."""
+    if not most:
+        return iter(())
+    if not facts.infos:
+        chosen = nsmallest(most, {it.public_ip for it in facts.nodes.followed()})
+        rows = dict.fromkeys(chosen)
+    else:
+        addresses, silent = facts.peers.addresses, facts.peers.silent
+        silent_too = set(silent)
+        indexes = nsmallest(most, silent, key=addresses.__getitem__)
+        heard = (i for i in range(len(addresses)) if i not in silent_too)
+        indexes += nsmallest(most - len(indexes), heard, key=addresses.__getitem__)
+        rows = {addresses[i]: facts.peers[i] for i in indexes}
+    leases: dict[int, list[Lease]] = {address: [] for address in rows}
+    for lease in facts.nodes.followed():
+        if lease.public_ip in leases:
+            leases[lease.public_ip].append(lease)
+    return (_peer(address, leases[address], row, facts.port) for address, row in rows.items())
+
+
+def every(facts: Facts) -> Iterator[report.Peer]:
+    """Each node of the registry or of the table, by address: they differ for the moment before a publish."""
+    addresses = facts.peers.addresses
+    order = sorted(range(len(addresses)), key=addresses.__getitem__)
+    known = ((lease.public_ip, lease, -1) for lease in sorted(facts.nodes.followed(), key=PUBLIC_IP))
+    counted = ((addresses[index], None, index) for index in order)
+    for address, entries in groupby(merge(known, counted, key=itemgetter(0)), key=itemgetter(0)):
+        leases, row = [], None
+        for _, lease, index in entries:
+            if lease is not None:
+                leases.append(lease)
+            else:
+                row = facts.peers[index]
+        yield _peer(address, leases, row, facts.port)
+
+
+def _peer(address: int, leases: Sequence[Lease], counted: PeerCounters | None, port: int | None) -> report.Peer:
+    node = next((lease.node for lease in leases if lease.node), "")
+    ordered = sorted(leases, key=attrgetter("subnet")) if len(leases) > 1 else leases
+    subnets = [str(lease.subnet) for lease in ordered]
+    subnets += [str(lease.ipv6_subnet) for lease in ordered if lease.ipv6_subnet is not None]
+    if counted is None:
+        return report.Peer(node=node, public_ip=ipv4_text(address), port=port, subnets=subnets)
+    return report.Peer(
+        node=node,
+        public_ip=ipv4_text(address),
+        port=counted.port,
+        subnets=subnets,
+        tx_packets=counted.tx_packets,
+        tx_bytes=counted.tx_bytes,
+        rx_packets=counted.rx_packets,
+        rx_bytes=counted.rx_bytes,
+        path_mtu=counted.path_mtu,
+        path_mtu_left_s=counted.path_mtu_left_s,
+        silent_s=None if counted.silent_s is None else round(counted.silent_s, 3),
+    )
