@@ -7,6 +7,7 @@
 MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
 STAMP := .venv/.stamp
+DEV_STAMP := .venv/.stamp-dev
 NODES ?= 2
 SECONDS ?= 5
 BACKEND ?= udp
@@ -26,13 +27,15 @@ PROSE := README.md CHANGELOG.md $(wildcard docs/*.md bench/*.md deploy/*.md test
 include native/check.mk
 include deploy/release.mk
 
-.PHONY: help setup packages demo test test-packages test-kernels kernel-packages check clean bench bench-quick bench-scale bench-soak bench-profile bench-docs bench-micro bench-packages
+.PHONY: help setup daemon packages demo test test-packages test-kernels kernel-packages check clean bench bench-quick bench-scale bench-soak bench-profile bench-docs bench-micro bench-packages
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
 	@echo "Variables: BACKEND=udp NODES=2 SECONDS=5 (demo), ARGS='-k ping' (test: more for pytest), PYTHON=... (setup)"
 
-setup: packages $(STAMP) ## system packages, .venv, the C extension; quick when nothing changed
+setup: daemon $(DEV_STAMP) ## the daemon, and what `make check` and `make test` need; quick when nothing changed
+
+daemon: packages $(STAMP) ## system packages, .venv, the C extension: what a host needs
 
 # Every tool is looked for by what it does; only what is missing is installed, and only root can do that.
 packages:
@@ -57,10 +60,21 @@ $(STAMP): pyproject.toml setup.py native/build_ffi.py native/flags.txt $(wildcar
 		[ -n "$$python" ] || { echo "no Python 3.11 or newer that can make a virtual environment" >&2; exit 1; }; \
 		echo "making .venv with $$("$$python" --version)"; "$$python" -m venv .venv; fi
 	@echo "building the C extension and installing into .venv"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
 	@touch $@
 
-demo: setup ## two hosts, pods and real traffic in namespaces, in under a minute (BACKEND=compare: udp, vxlan, host-gw)
+# The libraries that pyproject.toml names for developers ($(1): dev or bench), without building the extension again.
+define extra
+$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["$(1)"], sep="\n")' | \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r /dev/stdin
+endef
+
+$(DEV_STAMP): pyproject.toml | $(STAMP)
+	@echo "installing what developers need into .venv"
+	@$(call extra,dev)
+	@touch $@
+
+demo: daemon ## two hosts, pods and real traffic in namespaces, in under a minute (BACKEND=compare: udp, vxlan, host-gw)
 	@$(BIN)/python -m bench.demo --backend $(BACKEND) --nodes $(NODES) --seconds $(SECONDS)
 
 bench: bench-packages ## overlays against kernel VXLAN: the rows that matter, at most 40 minutes (ARGS=--all for all)
@@ -88,12 +102,12 @@ $(eval $(call programs,micro,$(CC),,,bench/micro))
 bench-micro: packages $(MICRO:%=$(CHECK_BUILD)/micro/run/%) ## checksum, lookup, segment, coalesce: best of many
 	@for program in $(filter-out packages,$^); do "$$program" && echo || exit 1; done
 
-bench-docs: setup ## docs/benchmarks.md and its plots, from a JSON file (JSON=bench/results/full.json)
+bench-docs: daemon ## docs/benchmarks.md and its plots, from a JSON file (JSON=bench/results/full.json)
 	@$(BIN)/python -c 'import matplotlib' 2>/dev/null || \
-		$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
+		{ $(call extra,bench); }
 	@$(BIN)/python -m bench docs $(JSON)
 
-bench-packages: setup
+bench-packages: daemon
 	@missing=; need() { command -v "$$1" >/dev/null 2>&1 || missing="$$missing $$2"; }; \
 	PATH="$$PATH:/usr/sbin:/sbin"; need sockperf sockperf; need ethtool ethtool; \
 	$(INSTALL_MISSING)
@@ -103,7 +117,7 @@ test: test-packages ## every test: C with sanitizers, Python, namespaces (as roo
 	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 # What only tests need: other programs that stand around an overlay, and a registry.
-test-packages: bench-packages
+test-packages: bench-packages setup
 	@missing=; need() { command -v "$$1" >/dev/null 2>&1 || missing="$$missing $$2"; }; \
 	PATH="$$PATH:/usr/sbin:/sbin"; need iptables iptables; need nft nftables; need openssl openssl; \
 	need etcd etcd-server; need etcdctl etcd-client; need systemd-analyze systemd; need perf linux-perf; \
@@ -140,6 +154,20 @@ fuzz: ## every fuzzer for T=60 seconds each
 
 $(patsubst %,$(CHECK_BUILD)/fuzz/%,$(NATIVE_C:native/%.c=%.o) $(FUZZERS:%=run/%)): | fuzz-packages
 
+.PHONY: test-arm64 arm64-packages test-bare
+test-bare: ## README.md's two commands in a bare Debian 12, as they are written; takes minutes
+	@missing=; need() { command -v "$$1" >/dev/null 2>&1 || missing="$$missing $$2"; }; \
+	need mmdebstrap mmdebstrap; need git git; need unshare util-linux; $(INSTALL_MISSING)
+	@tests/bare/run
+
+test-arm64: c-test-arm64 ## C tests for aarch64, under qemu-user
+
+arm64-packages:
+	@missing=; need() { command -v "$$1" >/dev/null 2>&1 || missing="$$missing $$2"; }; \
+	need $(CROSS) gcc-aarch64-linux-gnu; need qemu-aarch64 qemu-user; \
+	echo '#include <stdio.h>' | $(CROSS) -E - >/dev/null 2>&1 || missing="$$missing libc6-dev-arm64-cross"; \
+	$(INSTALL_MISSING)
+
 # clang and its fuzzing runtime are large and only this needs them. The runtime's package is named after the version.
 .PHONY: fuzz-packages
 fuzz-packages:
@@ -149,5 +177,5 @@ fuzz-packages:
 	$(INSTALL_MISSING)
 
 clean: ## removes what was built, not .venv
-	rm -rf build dist *.egg-info udpbackend/_native*.so $(STAMP) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build dist *.egg-info udpbackend/_native*.so $(STAMP) $(DEV_STAMP) .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

@@ -3,7 +3,7 @@
 #   native-check   the C files without a warning under gcc, and under clang where there is one
 #   c-test         tests/c/test_*.c with the address and undefined-behaviour sanitizers
 #   c-test-tsan    tests/c/tsan_*.c with the thread sanitizer
-#   c-test-aarch64 the checksums' tests for aarch64, under qemu-user; optional, says what it needs
+#   c-test-arm64   tests/c/test_*.c for aarch64, under qemu-user
 #   fuzz           tests/fuzz/fuzz_*.c for T seconds each; needs clang
 #
 # Tests link against an archive of all native/*.c: the linker takes what a test needs, so none has a list to keep. A
@@ -21,9 +21,12 @@ TSAN_FLAGS := -fsanitize=thread -fno-omit-frame-pointer
 
 C_TESTS := $(patsubst tests/c/%.c,%,$(wildcard tests/c/test_*.c))
 TSAN_TESTS := $(patsubst tests/c/%.c,%,$(wildcard tests/c/tsan_*.c))
+# qemu-user knows no bpf(), which test_steer is about.
+ARM64_TESTS := $(filter-out test_steer,$(C_TESTS))
+CROSS := aarch64-linux-gnu-gcc
 FUZZERS := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
 
-.PHONY: native-check c-test c-test-tsan c-test-aarch64 fuzz
+.PHONY: native-check c-test c-test-tsan c-test-arm64 fuzz
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -64,36 +67,31 @@ $(eval $(call programs,fuzz,clang,$(ASAN_FLAGS) -fsanitize=fuzzer-no-link,$(ASAN
 
 # ---- running ----
 
-# Runs every program given, whatever becomes of the others, and shows each one's last line, or all of it if it failed.
+# Runs every program given by the command $(2), whatever becomes of the others, and shows each one's last line, or all
+# of it if it failed.
 define run_all
 @failed=; for program in $(1); do \
 	printf '%s: ' "$${program##*/}"; \
-	if timeout $(TEST_LIMIT_S) setarch -R "$$program" >"$$program.log" 2>&1; then tail -n 1 "$$program.log"; \
+	if timeout $(TEST_LIMIT_S) $(2) "$$program" >"$$program.log" 2>&1; then tail -n 1 "$$program.log"; \
 	else echo "FAILED ($$?)"; cat "$$program.log"; failed=1; fi; \
 done; [ -z "$$failed" ]
 endef
 
 c-test: $(C_TESTS:%=$(CHECK_BUILD)/asan/run/%)
-	$(call run_all,$^)
+	$(call run_all,$^,setarch -R)
 
 c-test-tsan: $(TSAN_TESTS:%=$(CHECK_BUILD)/tsan/run/%)
-	$(call run_all,$^)
+	$(call run_all,$^,setarch -R)
 
-# NEON where there is none. Static, so that qemu needs no aarch64 system to load from.
-CROSS := aarch64-linux-gnu-gcc
-CROSS_PACKAGES := gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user
+# The same programs for another processor, whose byte order is ours and whose vector unit and memory order are not.
+# Static, so that qemu needs no aarch64 system to load from. No sanitizers: they want addresses that it does not give.
+$(CHECK_BUILD)/aarch64/native.a: AR := aarch64-linux-gnu-ar
+$(eval $(call programs,aarch64,$(CROSS),,-static,tests/c))
 
-c-test-aarch64: $(wildcard native/checksum*.[ch] tests/c/test_checksum*.c)
-	@command -v $(CROSS) qemu-aarch64 >/dev/null && echo '#include <stdio.h>' | $(CROSS) -E - >/dev/null 2>&1 || \
-		{ echo 'needs (Debian names): apt-get install $(CROSS_PACKAGES)' >&2; exit 1; }
-	@mkdir -p $(CHECK_BUILD)/aarch64
-	@for test in $(filter tests/%.c,$^); do \
-		program=$(CHECK_BUILD)/aarch64/$$(basename "$$test" .c); \
-		$(CROSS) $(NATIVE_FLAGS) -static -Inative "$$test" $(filter native/%.c,$^) -pthread -o "$$program" && \
-		printf 'aarch64, %s: ' "$${program##*/}" && \
-		{ timeout $(TEST_LIMIT_S) qemu-aarch64 "$$program" >"$$program.log" 2>&1 || \
-			{ echo FAILED; cat "$$program.log"; exit 1; }; } && tail -n 1 "$$program.log" || exit 1; \
-	done
+$(patsubst %,$(CHECK_BUILD)/aarch64/%,$(NATIVE_C:native/%.c=%.o) $(ARM64_TESTS:%=run/%)): | arm64-packages
+
+c-test-arm64: $(ARM64_TESTS:%=$(CHECK_BUILD)/aarch64/run/%)
+	$(call run_all,$^,qemu-aarch64)
 
 # The corpus is copied, so that what the fuzzer finds does not change the checkout. An input that broke something stays
 # in the directory named.
