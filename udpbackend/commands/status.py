@@ -20,6 +20,7 @@ from pathlib import Path
 import msgspec
 
 from udpbackend.commands.parser import Parser
+from udpbackend.commands.status_change import compare
 from udpbackend.commands.status_text import PEERS_SHOWN, render
 from udpbackend.commands.table import Palette
 from udpbackend.errors import HostError
@@ -29,6 +30,8 @@ from udpbackend.settings import Given, Settings
 TIMEOUT_S = 10.0
 """Longer than the daemon allows itself."""
 WATCH_S = 2.0
+PEERS_WATCHED = 1000
+"""Of so many the busiest are looked for again and again; all of 65,536 would cost the daemon half a second."""
 WATCH_MIN_S, WATCH_MAX_S = 0.1, 86400.0
 
 READY, NOT_READY = 0, 1
@@ -50,7 +53,7 @@ def run(argv: Sequence[str]) -> int:
     palette = Palette.choose(options.color, sys.stdout)
     if options.watch is not None:
         return _watch(path, options, palette)
-    lines, status = _ask(path, options.output, palette)
+    lines, status, _ = _ask(path, options.output, palette)
     sys.stdout.write("\n".join(lines) + "\n")
     return status
 
@@ -87,24 +90,30 @@ def _read(path: Path, body: bytes) -> Report:
         raise NoAnswerError(f"the daemon on {path} is of another version: {error}") from error
 
 
-def _ask(path: Path, output: str, palette: Palette) -> tuple[list[str], int]:
-    body = fetch(path, peers=PEERS_SHOWN if output == "text" else None)
+def _ask(
+    path: Path, output: str, palette: Palette, *, watching: bool = False, before: Report | None = None
+) -> tuple[list[str], int, Report]:
+    """Lines, the exit status, and the report, to compare the next one with."""
+    body = fetch(path, peers=(PEERS_WATCHED if watching else PEERS_SHOWN) if output == "text" else None)
     report = _read(path, body)
     status = READY if report.verdict.state == "ready" else NOT_READY
     if output == "json":
-        return msgspec.json.format(body, indent=2).decode().splitlines(), status
-    return render(report, wide=output == "wide", palette=palette), status
+        return msgspec.json.format(body, indent=2).decode().splitlines(), status, report
+    change = compare(before, report) if before else None
+    return render(report, wide=output == "wide", palette=palette, change=change), status, report
 
 
 def _watch(path: Path, options: argparse.Namespace, palette: Palette) -> int:
     """Until Ctrl-C. A daemon that does not answer is shown and waited for: watching a restart is what this is for."""
     terminal = sys.stdout.isatty() and options.output != "json"
+    before: Report | None = None
     with _screen(terminal):
         try:
             while True:
                 try:
-                    lines, _ = _ask(path, options.output, palette)
+                    lines, _, before = _ask(path, options.output, palette, watching=True, before=before)
                 except NoAnswerError as error:
+                    before = None
                     lines = [palette.paint(str(error), "bad")]
                 sys.stdout.write(_in_place(lines) if terminal else "\n".join([*lines, "", ""]))
                 sys.stdout.flush()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from udpbackend.commands.status_change import Change, PeerRates, title
 from udpbackend.commands.table import Palette, binary, decimal, printable, table
 from udpbackend.observe.report import Counter, KernelDrops, Peer, Report, Terms, age
 
@@ -16,10 +17,12 @@ PEERS_SHOWN = 20
 COLOURS = {"ready": "good", "degraded": "bad", "starting": "warn"}
 
 
-def render(report: Report, *, wide: bool, palette: Palette) -> list[str]:
-    """The whole text as lines."""
+def render(report: Report, *, wide: bool, palette: Palette, change: Change | None = None) -> list[str]:
+    """The whole text as lines. `change`: what is different from an earlier look; peers are then sorted by traffic."""
     lines = [palette.paint(printable(report.verdict.text), COLOURS[report.verdict.state]), ""]
-    parts = [_network(report, wide=wide), _interface(report), _peers(report, wide=wide)]
+    parts = [_network(report, wide=wide), _interface(report), _peers(report, change, wide=wide)]
+    if change and change.lines:
+        parts.insert(0, [palette.paint(title(change), "strong"), *(f"  {printable(it)}" for it in change.lines)])
     if report.ignored:
         parts.append(_ignored(report))
     if report.counters:  # otherwise the kernel moves the packets, and has its own counters (ip -s link)
@@ -70,17 +73,32 @@ def _interface(report: Report) -> list[str]:
     return table(headers, [[found.name, found.address, found.public_ip, found.mtu, *overlay, offloads]])
 
 
-def _peers(report: Report, *, wide: bool) -> list[str]:
+def _peers(report: Report, change: Change | None, *, wide: bool) -> list[str]:
     """With more peers than are shown, those that were never heard of come first: they are what one looks for."""
     peers = report.peers
     if not peers:
         return ["no peers"]
-    if not wide and len(peers) > PEERS_SHOWN:
-        peers = sorted(peers, key=lambda peer: peer.silent_s is not None)[:PEERS_SHOWN]
-    rows = [_peer(peer, wide=wide, counted=bool(report.counters)) for peer in peers]
+    rates = change.rates if change and report.counters else {}
+    if rates:
+        peers = sorted(peers, key=lambda peer: -sum(rates[peer.public_ip]))
+    elif not wide and len(peers) > PEERS_SHOWN:
+        peers = sorted(peers, key=lambda peer: peer.silent_s is not None)
+    shown = peers if wide else peers[:PEERS_SHOWN]
+    rows = [_peer(peer, wide=wide, counted=bool(report.counters)) | _rates(rates.get(peer.public_ip)) for peer in shown]
     lines = table(list(rows[0]), [list(row.values()) for row in rows])
-    more = max(report.peers_total, len(report.peers)) - len(peers)
+    more = max(report.peers_total, len(peers)) - len(shown)
     return [*lines, f"... and {more} more, -o wide shows all"] if more else lines
+
+
+def _rates(found: PeerRates | None) -> dict[str, object]:
+    if found is None:
+        return {}
+    return {
+        "TX-PACKETS/S": f"{found.tx_packets:.0f}",
+        "TX-BITS/S": decimal(found.tx_bits, "b/s"),
+        "RX-PACKETS/S": f"{found.rx_packets:.0f}",
+        "RX-BITS/S": decimal(found.rx_bits, "b/s"),
+    }
 
 
 def _ignored(report: Report) -> list[str]:
