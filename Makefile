@@ -150,7 +150,13 @@ check: setup ## formatting, types, layers, the width of prose and the C compiler
 native-check: ## the C compiler's warnings are errors, under gcc and clang
 c-test: ## C tests with the address and undefined-behaviour sanitizers
 c-test-tsan: ## C tests with the thread sanitizer
-fuzz: ## every fuzzer for T=60 seconds each
+fuzz: ## every fuzzer for T=60 seconds each, of C and of the documents that others hand us
+
+fuzz: fuzz-documents
+
+.PHONY: fuzz-documents
+fuzz-documents: setup
+	@$(BIN)/python tests/untrusted.py $(T)
 
 $(patsubst %,$(CHECK_BUILD)/fuzz/%,$(NATIVE_C:native/%.c=%.o) $(FUZZERS:%=run/%)): | fuzz-packages
 

@@ -67,17 +67,26 @@ void udp_io_set_about(struct msghdr *message, union udp_io_control *control, str
 		add_control(message, IPPROTO_IP, IP_TOS, &tos, sizeof(tos));
 }
 
+/* Whether a piece of control data is of this kind and all there: the kernel cuts off what finds no room (MSG_CTRUNC). */
+static bool is_whole(const struct msghdr *message, struct cmsghdr *header, int level, int type, size_t bytes)
+{
+	const uint8_t *end = (const uint8_t *)message->msg_control + message->msg_controllen;
+
+	return header->cmsg_level == level && header->cmsg_type == type && header->cmsg_len >= CMSG_LEN(bytes) &&
+	       (size_t)(end - (const uint8_t *)header) >= CMSG_LEN(bytes);
+}
+
 struct udp_io_about udp_io_get_about(struct msghdr *message)
 {
 	struct udp_io_about about = { 0 };
 
 	for (struct cmsghdr *header = CMSG_FIRSTHDR(message); header; header = CMSG_NXTHDR(message, header)) {
-		if (header->cmsg_level == IPPROTO_UDP && header->cmsg_type == UDP_GRO) {
-			int bytes;
+		int bytes;
 
+		if (is_whole(message, header, IPPROTO_UDP, UDP_GRO, sizeof(bytes))) {
 			memcpy(&bytes, CMSG_DATA(header), sizeof(bytes));
 			about.segment_bytes = bytes > 0 ? (uint32_t)bytes : 0;
-		} else if (header->cmsg_level == IPPROTO_IP && header->cmsg_type == IP_TOS) {
+		} else if (is_whole(message, header, IPPROTO_IP, IP_TOS, sizeof(about.tos))) {
 			about.tos = *CMSG_DATA(header); /* one byte, whatever it is on the way out */
 		}
 	}

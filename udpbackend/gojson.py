@@ -9,7 +9,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
+
 from udpbackend.errors import ConfigError
+
+UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for a document that is none; it has no error of its own for a key that is no UTF-8."""
 
 SHOWN_CHARS = 60
 """Of a wrong value, this much is repeated in the error."""

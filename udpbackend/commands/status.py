@@ -24,6 +24,7 @@ from udpbackend.commands.status_change import compare
 from udpbackend.commands.status_text import PEERS_SHOWN, render
 from udpbackend.commands.table import Palette
 from udpbackend.errors import HostError
+from udpbackend.gojson import UNREADABLE
 from udpbackend.observe.report import Report
 from udpbackend.settings import Given, Settings
 
@@ -86,7 +87,7 @@ def ask(path: Path) -> Report:
 def _read(path: Path, body: bytes) -> Report:
     try:
         return msgspec.json.decode(body, type=Report)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise NoAnswerError(f"the daemon on {path} is of another version: {error}") from error
 
 

@@ -16,6 +16,7 @@ import msgspec
 
 from udpbackend import __version__
 from udpbackend.doctor.aside import aside
+from udpbackend.gojson import UNREADABLE
 from udpbackend.settings import Settings
 from udpbackend.subnets.kube.access import Access, find_access
 from udpbackend.subnets.kube.annotations import Names
@@ -127,14 +128,14 @@ class Cluster:
             return response.content
         try:
             message = msgspec.json.decode(response.content, type=Status).message
-        except msgspec.MsgspecError:
+        except UNREADABLE:
             message = response.reason_phrase
         raise ApiError(f"the API server {self.url} answers {response.status_code}: {message}", response.status_code)
 
     def _decoded(self, data: bytes, kind: type[T]) -> T:
         try:
             return msgspec.json.decode(data, type=kind)
-        except msgspec.MsgspecError as error:
+        except UNREADABLE as error:
             raise ApiError(f"the API server {self.url} gives a strange answer: {error}") from None
 
 

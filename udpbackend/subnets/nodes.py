@@ -16,7 +16,7 @@ from typing import Any, Literal
 import msgspec
 
 from udpbackend.errors import ConfigError
-from udpbackend.gojson import Fields, decode, shown
+from udpbackend.gojson import UNREADABLE, Fields, decode, shown
 from udpbackend.model import LONGEST_SUBNET, Lease, NetworkConfig, Prefix, can_be_a_hosts
 from udpbackend.subnets.config import read_config
 
@@ -58,7 +58,7 @@ def _taken_apart(data: bytes) -> Any:
         for _ in iterdecode((data[at : at + PIECE_BYTES] for at in range(0, len(data), PIECE_BYTES)), "utf-8"):
             pass  # msgspec does not look into the strings of what it leaves as text
         top = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
-    except (UnicodeDecodeError, msgspec.MsgspecError):
+    except UNREADABLE:
         return decode(data)  # which says what is wrong, and where
     if len({key.casefold() for key in top}) < len(top):
         return decode(data)  # which knows the one that counts
@@ -68,7 +68,7 @@ def _taken_apart(data: bytes) -> Any:
 def _nodes(raw: msgspec.Raw) -> Any:
     try:
         return msgspec.json.decode(raw, type=list[msgspec.Raw])
-    except msgspec.ValidationError:  # no list
+    except UNREADABLE:  # no list
         return decode(bytes(raw))
 
 

@@ -14,7 +14,7 @@ from ipaddress import IPv4Address, IPv6Address
 import msgspec
 
 from udpbackend.errors import ConfigError
-from udpbackend.gojson import shown
+from udpbackend.gojson import UNREADABLE, shown
 from udpbackend.model import Attributes, Lease, Prefix, can_be_a_hosts
 
 SUBNET = re.compile(r"([0-9.]{7,15})-([0-9]{1,2})(?:&([0-9a-f:]{2,39})-([0-9]{1,3}))?")
@@ -91,7 +91,7 @@ def _lease(subnets: Subnets, value: bytes) -> Lease:
         address = _string(fields, "PublicIP")
         address6 = _string(fields, "PublicIPv6")
         kind = _string(fields, "BackendType")
-    except (msgspec.DecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise ConfigError(f"expected a lease as JSON: {error}") from None
     return Lease(
         subnets[0],

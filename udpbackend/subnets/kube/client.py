@@ -19,6 +19,7 @@ import msgspec
 from lightkube import ConfigError as LightkubeError
 
 from udpbackend import __version__
+from udpbackend.gojson import UNREADABLE
 from udpbackend.subnets.kube.access import Access
 from udpbackend.subnets.kube.answers import GONE, ApiError, Event, Line, Page, Pod, StaleError, Status
 from udpbackend.subnets.kube.node import Node
@@ -164,7 +165,7 @@ class Api:
     def _refused(self, ask: Ask, response: httpx2.Response) -> ApiError:
         try:
             message = msgspec.json.decode(response.content, type=Status).message
-        except msgspec.MsgspecError:
+        except UNREADABLE:
             message = response.reason_phrase
         return self._error(ask, response.status_code, message)
 
@@ -181,7 +182,7 @@ class Api:
     def _decoded(self, ask: Ask, data: bytes | msgspec.Raw, kind: type[T]) -> T:
         try:
             return msgspec.json.decode(data, type=kind)
-        except msgspec.MsgspecError as error:
+        except UNREADABLE as error:
             raise ApiError(
                 f"the API server {self.url} gives a strange answer to {ask.verb} {ask.resource}: {error}"
             ) from None
