@@ -121,7 +121,7 @@ test-packages: bench-packages setup
 	@missing=; need() { command -v "$$1" >/dev/null 2>&1 || missing="$$missing $$2"; }; \
 	PATH="$$PATH:/usr/sbin:/sbin"; need iptables iptables; need nft nftables; need openssl openssl; \
 	need etcd etcd-server; need etcdctl etcd-client; need systemd-analyze systemd; need perf linux-perf; \
-	need prometheus prometheus; \
+	need prometheus prometheus; need chromium chromium; need chromedriver chromium-driver; \
 	[ -x /usr/lib/cni/bridge ] || missing="$$missing containernetworking-plugins"; \
 	$(INSTALL_MISSING)
 

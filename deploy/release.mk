@@ -15,7 +15,7 @@ SDIST := dist/udpbackend-$(VERSION).tar.gz
 DEB := dist/udp-backend_$(VERSION)_$(DEB_ARCH).deb
 IMAGE := dist/udp-backend_$(VERSION)_$(DEB_ARCH).oci.tar
 RELEASED := pyproject.toml setup.py MANIFEST.in README.md LICENSE native/build_ffi.py native/flags.txt \
-	$(wildcard native/*.[ch]) $(shell find udpbackend -name '*.py' -o -name '*.json' -o -name '*.pyi')
+	$(wildcard native/*.[ch]) $(shell find udpbackend -name '*.py' -o -name '*.json' -o -name '*.html' -o -name '*.pyi')
 
 .PHONY: wheel deb image release release-check release-packages
 

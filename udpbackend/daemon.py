@@ -200,6 +200,7 @@ class Daemon:
             socket_path=self._settings.status_socket,
             healthz_ip=self._settings.healthz_ip,
             healthz_port=self._settings.healthz_port,
+            ui=self._settings.ui,
         )
         parts.push_async_callback(server.stop)
         await server.start()

@@ -42,6 +42,7 @@ FLAGS = {
     "subnet-file": Flag("subnet_file", "FILE", "written for CNI (default /run/flannel/subnet.env)"),
     "healthz-ip": Flag("healthz_ip", "IP", "address of the health and metrics server (default 0.0.0.0)"),
     "healthz-port": Flag("healthz_port", "PORT", "its TCP port (default 0: no server)"),
+    "ui": Flag("ui", "", "that server also has a page of the node for people, at /"),
     "static-subnets": Flag("static_subnets", "FILE", "JSON file with the network and its nodes, instead of etcd"),
     "node-name": Flag("node_name", "NAME", "this host's name in that file (default: found by its address)"),
     "etcd-endpoints": Flag("etcd_endpoints", "URLS", "of etcd, by commas (default http://127.0.0.1: 4001 and 2379)"),

@@ -59,6 +59,9 @@ class Settings:
     healthz_port: int = 0
     """Its TCP port, 0 to 65535; 0 means there is no server."""
 
+    ui: bool = False
+    """Whether that server also has a page for people, and the status document that the page shows."""
+
     verbosity: int = 0
     """How much is logged: 0 what happens, 1 and above also why, 4 and above also what libraries say."""
 
@@ -148,6 +151,8 @@ class Settings:
             raise UsageError("--static-subnets and --kube-subnet-mgr are two registries: expected one of them")
         if self.worker_cpus and not self.workers:
             raise UsageError("--worker-cpus is of no use without --workers: there is no thread to bind")
+        if self.ui and not self.healthz_port:
+            raise UsageError("--ui is of no use without --healthz-port: expected the port that serves the page")
         for one, other in (("keyfile", "certfile"), ("certfile", "keyfile"), ("password", "username")):
             if getattr(self, f"etcd_{one}") is not None and getattr(self, f"etcd_{other}") is None:
                 raise UsageError(f"--etcd-{one} is of no use without --etcd-{other}: expected both or neither")

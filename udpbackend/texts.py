@@ -211,6 +211,7 @@ READERS: dict[str, Callable[[str], Any]] = {
     "subnet_file": _path,
     "healthz_ip": _ip,
     "healthz_port": _port,
+    "ui": go_bool,
     "verbosity": _level,
     "static_subnets": _path,
     "node_name": str,

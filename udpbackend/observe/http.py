@@ -1,8 +1,9 @@
 """The HTTP servers: everything on a unix socket for this host's operator, health and metrics on flannel's TCP port.
 
 Theory of operation: the unix socket is root's (mode 0600) and is there as long as the daemon; the TCP port is
---healthz-port, off by default, and has no status document. /healthz says that the loop turns and asks for nothing
-else; /readyz asks whether packets flow. A handler that fails or is too slow answers 500 or 504, and that is all.
+--healthz-port, off by default, and has no status document but for the page of --ui. /healthz says that the loop turns
+and asks for nothing else; /readyz asks whether packets flow. A handler that fails or is too slow answers 500 or 504,
+and that is all.
 
 Must not know what the facts mean. Starts nothing but its own two listeners.
 """
@@ -27,6 +28,7 @@ from udpbackend.errors import HostError
 from udpbackend.observe.build import build
 from udpbackend.observe.facts import Facts, Source
 from udpbackend.observe.metrics import CONTENT_TYPE, Metrics
+from udpbackend.observe.page import Page
 from udpbackend.observe.peers import every
 from udpbackend.observe.report import Peer
 
@@ -48,7 +50,7 @@ LARGE = 50
 class Server:
     """Both listeners. `stop` may be called whatever `start` came to."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  each is one of the operator's choices
         self,
         source: Source,
         metrics: Metrics,
@@ -56,11 +58,13 @@ class Server:
         socket_path: Path,
         healthz_ip: IPv4Address | IPv6Address,
         healthz_port: int,
+        ui: bool = False,
     ) -> None:
         self._source = source
         self._metrics = metrics
         self._path = socket_path
         self._address = (str(healthz_ip), healthz_port)
+        self._page = Page() if ui else None
         self._runners: list[web.AppRunner] = []
         self._inode: int | None = None
 
@@ -93,7 +97,8 @@ class Server:
         await _BoundSite(runner, bound).start()
 
     async def _listen_tcp(self) -> None:
-        runner = await self._runner()
+        shown = [web.get("/", self._ui), web.get("/status", self._status)] if self._page else []
+        runner = await self._runner(*shown)
         host, port = self._address
         try:
             await web.TCPSite(runner, host, port).start()
@@ -159,6 +164,10 @@ class Server:
         await response.write(peers[-1:] + after)
         await response.write_eof()
         return response
+
+    async def _ui(self, _: web.Request) -> web.Response:
+        assert self._page is not None  # noqa: S101 the route is there only then
+        return web.Response(body=self._page.body, headers=self._page.headers, content_type="text/html", charset="utf-8")
 
     async def _metrics_text(self, _: web.Request) -> web.Response:
         async with asyncio.timeout(DEADLINE_S):
