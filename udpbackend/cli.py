@@ -20,6 +20,7 @@ COMMANDS = {
     "status": "ask the running daemon how it fares",
     "cleanup": "remove what a daemon has left on this host",
     "ping": "ask other nodes through the overlay and beside it",
+    "trace": "say what happens to a packet to an address, and send one",
     "doctor": "say what is wrong on this host, and what cures it",
     "report": "put into one file what a report of a fault needs",
     "install-cni": "put the CNI plugin and its configuration in place",

@@ -8,7 +8,7 @@ from bench.lab.topology import Lab
 from bench.lab.wait import LabError, until
 
 START_S = 60.0
-PAGES = ("", "-status", "-cleanup", "-ping", "-report", "-doctor", "-install-cni")
+PAGES = ("", "-status", "-cleanup", "-ping", "-report", "-trace", "-doctor", "-install-cni")
 
 
 def configure(machine, overlay):
