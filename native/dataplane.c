@@ -350,7 +350,7 @@ static void describe(const struct peer *peer, int64_t now, struct udpb_peer *out
 	*out = (struct udpb_peer){
 		.address_be = peer->address_be,
 		.port_be = peer->port_be,
-		.path_mtu_bytes = mtu == UINT32_MAX ? 0 : mtu,
+		.path_mtu_bytes = mtu == UINT32_MAX ? 0 : peer_plausible_mtu(mtu),
 		.path_mtu_left_s = mtu == UINT32_MAX ? 0 : (uint32_t)((until - now) / 1000000000),
 		.tx_packets = atomic_load_explicit(&peer->tx_packets, memory_order_relaxed),
 		.tx_bytes = atomic_load_explicit(&peer->tx_bytes, memory_order_relaxed),

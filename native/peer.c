@@ -212,6 +212,16 @@ void peer_learn_path_mtu(struct peer *peer, uint32_t mtu_bytes, int64_t until_ns
 	atomic_store_explicit(&peer->path_mtu_until_ns, until_ns, memory_order_release);
 }
 
+bool peer_path_mtu_is_old(const struct peer *peer, int64_t now_ns)
+{
+	return atomic_load_explicit(&peer->path_mtu_ask_ns, memory_order_relaxed) <= now_ns;
+}
+
+void peer_path_mtu_asked(struct peer *peer, int64_t again_ns)
+{
+	atomic_store_explicit(&peer->path_mtu_ask_ns, again_ns, memory_order_relaxed);
+}
+
 void peer_sent(struct peer *peer, uint64_t packets, uint64_t bytes)
 {
 	atomic_fetch_add_explicit(&peer->tx_packets, packets, memory_order_relaxed);

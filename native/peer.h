@@ -8,14 +8,16 @@
 #define UDPB_PEER_H
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 struct peer {
 	uint32_t address_be;
 	uint16_t port_be;
-	_Atomic uint32_t path_mtu_bytes;      /* of the outer path; 0 where none was learned */
-	_Atomic int64_t path_mtu_until_ns;    /* CLOCK_MONOTONIC */
+	_Atomic uint32_t path_mtu_bytes;      /* of the outer path, as the kernel says; 0 where none was learned */
+	_Atomic int64_t path_mtu_until_ns;    /* CLOCK_MONOTONIC, as the next */
+	_Atomic int64_t path_mtu_ask_ns;      /* from then on the kernel is to be asked again */
 	_Atomic uint64_t tx_packets, tx_bytes; /* inner; several queues may add */
 	_Atomic uint64_t rx_packets, rx_bytes;
 	_Atomic int64_t heard_ns;             /* last good packet, CLOCK_MONOTONIC; 0 for never */
@@ -41,11 +43,27 @@ size_t peer_map_count(const struct peer_map *map);
 struct peer *peer_map_at(const struct peer_map *map, uint32_t index); /* index below the count */
 struct peer *peer_map_find(const struct peer_map *map, uint32_t address_be); /* any port; NULL when unknown */
 
-/* The path MTU still believed at `now_ns`, or UINT32_MAX. */
+/* No path between nodes is narrower (Linux, tunnels and IPv6 links all take as much): who says so has made it up, or it
+ * does no harm to let routers cut what is longer. */
+#define PEER_PATH_MTU_LEAST 1280
+
+/* What is believed of a path MTU that the kernel knows. */
+static inline uint32_t peer_plausible_mtu(uint32_t mtu_bytes)
+{
+	return mtu_bytes < PEER_PATH_MTU_LEAST ? PEER_PATH_MTU_LEAST : mtu_bytes;
+}
+
+/* The path MTU that the kernel is still thought to know at `now_ns`, or UINT32_MAX. */
 uint32_t peer_path_mtu(const struct peer *peer, int64_t now_ns);
 
-/* Believes a path MTU until `until_ns`. */
+/* Remembers a path MTU until `until_ns`; with 0, none. */
 void peer_learn_path_mtu(struct peer *peer, uint32_t mtu_bytes, int64_t until_ns);
+
+/* Whether the kernel is to be asked whether it still knows that. */
+bool peer_path_mtu_is_old(const struct peer *peer, int64_t now_ns);
+
+/* It was asked just now; the next time is `again_ns`. */
+void peer_path_mtu_asked(struct peer *peer, int64_t again_ns);
 
 void peer_sent(struct peer *peer, uint64_t packets, uint64_t bytes);
 void peer_heard(struct peer *peer, uint64_t packets, uint64_t bytes, int64_t now_ns);

@@ -92,6 +92,9 @@
 	  "a scan or a client that ignores errors: find it with `tcpdump -ni flannel0`")                               \
 	X(tx_icmp_failed, TX, NOTE, "ICMP errors the kernel refused", "check that flannel0 is up")                     \
 	X(tx_path_mtu_learned, TX, NOTE, "times a smaller path MTU to a peer was learned", "")                         \
+	X(tx_path_mtu_doubted, TX, NOTE, "times a path MTU below 1280 bytes was said and 1280 believed",               \
+	  "packets of up to 1280 outer bytes leave without DF and arrive all the same; `ip route get` the peer's "     \
+	  "public IP shows what the kernel believes: where no path is so narrow, somebody forges ICMP")                \
 	X(tx_gso_refused, TX, NOTE, "messages of several datagrams the kernel refused; they were sent again in smaller ones",   \
 	  "none needed; where it grows, the way out cannot segment UDP: look at `ethtool -k`")                         \
 	X(rx_coalesce_refused, RX, NOTE, "super-packets flannel0 refused; they were written again packet by packet",   \

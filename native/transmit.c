@@ -30,7 +30,6 @@ void transmit_init(struct transmit *t, const struct tun_io *tun, struct udp_io *
 	t->tun = tun;
 	t->udp[t->udp_count++] = udp;
 	t->stats = stats;
-	t->local_address_be = config->local_address_be;
 	t->tos_mask = config->copy_dscp ? 0xff : PACKET_ECN_MASK;
 	t->arena = arena;
 	t->packed = arena + TRANSMIT_READ_BYTES;
@@ -157,9 +156,20 @@ void transmit_count_sent(struct transmit *t, struct peer *peer, uint32_t packets
 	peer_sent(peer, packets, bytes);
 }
 
+void transmit_segment_sent(struct transmit *t, uint32_t bytes)
+{
+	stats_add(t->stats, STAT_tx_messages, 1);
+	stats_add(t->stats, STAT_tx_datagrams, 1);
+	transmit_count_sent(t, t->packets[t->position.packet].peer, 1, bytes);
+	advance(t, (struct transmit_position){ t->position.packet, t->position.segment + 1 });
+}
+
 void transmit_drop_by_errno(struct transmit *t, int error, uint32_t datagrams)
 {
 	switch (-error) {
+	case EMSGSIZE:
+		stats_add(t->stats, STAT_tx_drop_too_big, datagrams);
+		break;
 	case ENETUNREACH:
 	case EHOSTUNREACH:
 	case ENETDOWN:
@@ -178,21 +188,41 @@ void transmit_drop_by_errno(struct transmit *t, int error, uint32_t datagrams)
 	}
 }
 
-/* The kernel refused the first message not yet taken. Either the batch is to be composed anew, or its datagrams go. */
-static void refused(struct transmit *t, const struct transmit_run *run, int error, int64_t now_ns)
+/* The first datagram of a run that was refused for its length, by itself: what does it exceed? */
+static int ask(struct transmit *t, uint32_t number, int64_t now_ns)
 {
+	const struct transmit_run *run = &t->runs[number];
+	struct iovec first = { .iov_base = t->iov[number].iov_base, .iov_len = run->datagram_bytes };
+	int answer;
+
+	while (t->packets[t->position.packet].source.count == 0) /* dropped by an earlier attempt */
+		transmit_next_packet(t);
+	answer = transmit_ask(t, &t->packets[t->position.packet], &first, 1, now_ns);
+	if (answer == TRANSMIT_SENT)
+		transmit_segment_sent(t, run->datagram_bytes);
+	return answer;
+}
+
+/* The kernel refused the first message not yet taken. Either the batch is to be composed anew, or its datagrams go.
+ * Returns 0, or -EAGAIN when the socket is full. */
+static int refused(struct transmit *t, uint32_t number, int error, int64_t now_ns)
+{
+	const struct transmit_run *run = &t->runs[number];
+
 	if (udp_io_downgrade(run->udp, run->datagrams, error)) {
 		stats_add(t->stats, STAT_tx_gso_refused, 1);
-		return;
+		return 0;
 	}
-	if (error == -EMSGSIZE) {
-		if (transmit_learn_path_mtu(t, run->peer, run->datagram_bytes, now_ns))
-			return; /* compose stops at the packet now, and it is dealt with on its own */
-		stats_add(t->stats, STAT_tx_drop_too_big, run->datagrams);
-	} else {
-		transmit_drop_by_errno(t, error, run->datagrams);
+	if (error == -EMSGSIZE && !run->may_fragment) {
+		int answer = ask(t, number, now_ns);
+
+		if (answer == TRANSMIT_SENT || answer == TRANSMIT_LEARNED || answer == -EAGAIN)
+			return answer == -EAGAIN ? answer : 0; /* compose stops at the packet now: it is dealt with on its own */
+		error = answer;
 	}
+	transmit_drop_by_errno(t, error, run->datagrams);
 	advance(t, run->end);
+	return 0;
 }
 
 /* Sends what is composed. Returns 0 when all is dealt with or to be composed anew, -EAGAIN when the socket is full. */
@@ -205,17 +235,15 @@ static int send_runs(struct transmit *t, int64_t now_ns)
 		uint32_t end = done + 1;
 		int sent;
 
-		while (end < t->runs_count && t->runs[end].udp == udp)
+		while (end < t->runs_count && t->runs[end].udp == udp && t->runs[end].may_fragment == t->runs[done].may_fragment)
 			end++;
-		sent = udp_io_send(udp, &t->messages[done], end - done);
-		if (sent == -EAGAIN) {
+		sent = udp_io_send(udp, &t->messages[done], end - done, t->runs[done].may_fragment);
+		if (sent < 0 && sent != -EAGAIN)
+			sent = refused(t, done, sent, now_ns);
+		if (sent == -EAGAIN)
 			t->full_fd = udp->fd;
+		if (sent <= 0)
 			return sent;
-		}
-		if (sent < 0) {
-			refused(t, &t->runs[done], sent, now_ns);
-			return 0;
-		}
 		for (; sent > 0; sent--, done++) {
 			const struct transmit_run *run = &t->runs[done];
 

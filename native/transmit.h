@@ -19,6 +19,8 @@
 #define TRANSMIT_DATAGRAMS 256        /* composed at once */
 #define TRANSMIT_STALL_NS 100000000LL /* a full socket may hold a batch for this long */
 #define TRANSMIT_PATH_MTU_NS 600000000000LL /* RFC 1191, 6.3: ten minutes; Linux's own memory is as long */
+#define TRANSMIT_PATH_MTU_ASK_NS 3000000000LL /* the kernel may know better at once, and is asked again after so long */
+#define TRANSMIT_IPV6_LEAST_BYTES 1280 /* RFC 8200, 5: what every IPv6 link takes */
 #define TRANSMIT_SOCKETS_MAX 16
 #define TRANSMIT_READ_BYTES (TRANSMIT_BATCH_BYTES + 65536 + 160) /* a multiple of 64: the first run begins a cache line */
 #define TRANSMIT_PACKED_BYTES (TRANSMIT_READ_BYTES + TRANSMIT_DATAGRAMS * SEGMENT_HEADERS_MAX) /* all that is composed */
@@ -42,6 +44,7 @@ struct transmit_run {
 	struct peer *peer;
 	struct udp_io *udp;
 	struct transmit_position end; /* of the batch after it */
+	bool may_fragment; /* its only datagram is longer than the path is said to take, and is to arrive all the same */
 	uint32_t datagrams, bytes, datagram_bytes;
 	uint8_t tos;
 };
@@ -52,7 +55,6 @@ struct transmit {
 	struct stats *stats;
 	uint32_t udp_count;
 	struct answer answer;
-	uint32_t local_address_be;
 	uint8_t tos_mask; /* what of a packet's TOS its datagrams get */
 	uint8_t *arena;  /* packets as read; borrowed, as is the next */
 	uint8_t *packed; /* where datagrams are put together */
@@ -93,8 +95,9 @@ int transmit_batch(struct transmit *t, const struct table *table, int64_t now_ns
 /* Tries again what waits for the socket; drops it when it has waited too long. */
 void transmit_resume(struct transmit *t, const struct table *table, int64_t now_ns);
 
-/* Bytes that an inner packet to this peer may have, as far as its path's MTU is known. */
-uint32_t transmit_room(const struct peer *peer, int64_t now_ns);
+/* Bytes that an inner packet of this IP version to the peer may have, where its path is said to take `path_mtu` bytes
+ * (UINT32_MAX: nothing is said). No less than is plausible, and for IPv6 no less than IPv6 needs. */
+uint32_t transmit_room(uint32_t path_mtu, uint8_t version);
 
 /* Puts segment `index` together at `to`, which has room for the segment and SEGMENT_HEADERS_MAX. Returns its bytes. */
 uint32_t transmit_pack(const struct segment_source *source, uint32_t index, uint8_t *to);
@@ -112,12 +115,22 @@ void transmit_count_sent(struct transmit *t, struct peer *peer, uint32_t packets
 /* Counts datagrams that the kernel refused with this -errno as dropped. */
 void transmit_drop_by_errno(struct transmit *t, int error, uint32_t datagrams);
 
-/* Asks the kernel for the path's MTU. Returns whether datagrams of `bytes` are now known not to fit. (transmit_path.c, as
- * the next; for transmit.c.) */
-bool transmit_learn_path_mtu(struct transmit *t, struct peer *peer, uint32_t bytes, int64_t now_ns);
+/* The kernel has taken the segment at the position as a datagram of its own. */
+void transmit_segment_sent(struct transmit *t, uint32_t bytes);
 
-/* The packet at the position is over its path's MTU. DF: it goes, and its sender is told. Otherwise its next segment is
- * put together and cut. Returns 0 when the position has moved, -EAGAIN when the socket is full. */
+/* What transmit_ask finds. */
+enum transmit_answer {
+	TRANSMIT_SENT,    /* the kernel has taken it after all */
+	TRANSMIT_LEARNED, /* it is now known not to fit; anything else is a negative errno */
+};
+
+/* Sends one datagram of the packet, made of these pieces, and learns what it exceeds where the kernel refuses it for its
+ * length. (transmit_path.c, as the next; for transmit.c.) */
+int transmit_ask(struct transmit *t, const struct transmit_packet *it, struct iovec *pieces, size_t count, int64_t now_ns);
+
+/* The packet at the position is over its path's MTU, or the kernel is to be asked whether it still is. DF: it goes, and its
+ * sender is told. Otherwise its next segment is put together and cut. Returns 0 when the position has moved or the batch is
+ * to be composed anew, -EAGAIN when the socket is full. */
 int transmit_send_too_big(struct transmit *t, int64_t now_ns);
 
 static inline int transmit_blocked(const struct transmit *t)

@@ -15,11 +15,25 @@
 
 #include <string.h>
 
-uint32_t transmit_room(const struct peer *peer, int64_t now_ns)
+uint32_t transmit_room(uint32_t path_mtu, uint8_t version)
 {
-	uint32_t mtu = peer_path_mtu(peer, now_ns);
+	uint32_t room;
 
-	return mtu == UINT32_MAX ? mtu : mtu - UDP_IO_OVERHEAD_BYTES;
+	if (path_mtu == UINT32_MAX)
+		return path_mtu;
+	room = peer_plausible_mtu(path_mtu) - UDP_IO_OVERHEAD_BYTES;
+	return version == 6 && room < TRANSMIT_IPV6_LEAST_BYTES ? TRANSMIT_IPV6_LEAST_BYTES : room;
+}
+
+/* Whether a packet's segments can leave as they are. What is too long for the path as it is said to be, but short enough
+ * to leave all the same, has the kernel asked from time to time, too. */
+static bool passes(const struct transmit_packet *it, uint32_t path_mtu, int64_t now_ns)
+{
+	uint32_t bytes = segment_longest(&it->source);
+
+	if (path_mtu == UINT32_MAX || bytes + UDP_IO_OVERHEAD_BYTES <= path_mtu)
+		return true;
+	return bytes <= transmit_room(path_mtu, it->source.packet.version) && !peer_path_mtu_is_old(it->peer, now_ns);
 }
 
 /* Begins a run with the datagram of this length that has been put there. */
@@ -47,7 +61,8 @@ static struct transmit_run *begin_run(struct transmit *t, const struct transmit_
 /* Whether a datagram can be the run's next: its predecessors are all of one length, and it is no longer. */
 static int joins(const struct transmit_run *run, const struct transmit_packet *it, uint32_t bytes)
 {
-	return run && run->peer == it->peer && run->udp == it->udp && run->tos == it->tos && bytes <= run->datagram_bytes &&
+	return run && !run->may_fragment && run->peer == it->peer && run->udp == it->udp && run->tos == it->tos &&
+	       bytes <= run->datagram_bytes &&
 	       run->datagrams < run->udp->segments_max &&
 	       run->bytes == run->datagrams * run->datagram_bytes && run->bytes + bytes <= UDP_IO_RUN_BYTES;
 }
@@ -84,6 +99,7 @@ void transmit_compose(struct transmit *t, int64_t now_ns)
 {
 	struct transmit_position at = t->position;
 	struct transmit_run *run = NULL;
+	uint32_t path_mtu;
 
 	t->runs_count = t->datagrams_count = t->packed_bytes = 0;
 	for (; at.packet < t->count && t->datagrams_count < TRANSMIT_DATAGRAMS; at.packet++, at.segment = 0) {
@@ -91,14 +107,19 @@ void transmit_compose(struct transmit *t, int64_t now_ns)
 
 		if (it->source.count == 0)
 			continue;
-		if (segment_longest(&it->source) > transmit_room(it->peer, now_ns))
+		path_mtu = peer_path_mtu(it->peer, now_ns);
+		if (!passes(it, path_mtu, now_ns))
 			break;
 		while (at.segment < it->source.count && t->datagrams_count < TRANSMIT_DATAGRAMS) {
 			uint8_t *to = t->packed + t->packed_bytes;
 			uint32_t bytes = transmit_pack(&it->source, at.segment, to);
 
-			if (!joins(run, it, bytes))
+			bool may_fragment = path_mtu != UINT32_MAX && bytes + UDP_IO_OVERHEAD_BYTES > path_mtu;
+
+			if (may_fragment || !joins(run, it, bytes)) {
 				run = begin_run(t, it, bytes, to);
+				run->may_fragment = may_fragment;
+			}
 			t->datagrams_count++;
 			t->packed_bytes += bytes;
 			run->datagrams++;

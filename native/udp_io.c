@@ -2,6 +2,7 @@
 #include "udp_io.h"
 
 #include <errno.h>
+#include <linux/errqueue.h>
 #include <netinet/udp.h>
 #include <string.h>
 #include <unistd.h>
@@ -9,6 +10,7 @@
 #include "udpb.h"
 
 #define BUFFER_BYTES (8 << 20) /* the kernel doubles it; holds a burst of 128 full-sized GSO datagrams twice */
+#define ERRORS_READ_MAX 16
 
 /* The privileged form passes net.core.*mem_max; without CAP_NET_ADMIN in the initial namespace the plain one must do. */
 static void set_buffer(int fd, int forced, int plain)
@@ -21,13 +23,13 @@ static void set_buffer(int fd, int forced, int plain)
 
 int udp_io_open(struct udp_io *io, int fd, uint32_t off)
 {
-	int discover = IP_PMTUDISC_DO;
 	int recverr = 0, on = 1, gro = !(off & UDPB_OFFLOAD_UDP_GRO);
 	int segment_bytes = 0;
 	socklen_t length = sizeof(segment_bytes);
+	int error = udp_io_set_discovery(fd, IP_PMTUDISC_DO);
 
-	if (setsockopt(fd, IPPROTO_IP, IP_MTU_DISCOVER, &discover, sizeof(discover)) < 0)
-		return -errno;
+	if (error)
+		return error;
 	/* A queued error keeps the fd ready until somebody reads the error queue: nobody does. */
 	if (setsockopt(fd, IPPROTO_IP, IP_RECVERR, &recverr, sizeof(recverr)) < 0)
 		return -errno;
@@ -35,7 +37,13 @@ int udp_io_open(struct udp_io *io, int fd, uint32_t off)
 		return -errno;
 	set_buffer(fd, SO_RCVBUFFORCE, SO_RCVBUF);
 	set_buffer(fd, SO_SNDBUFFORCE, SO_SNDBUF);
-	*io = (struct udp_io){ .fd = fd, .recvmmsg = recvmmsg, .sendmmsg = sendmmsg, .path_mtu = udp_io_path_mtu };
+	*io = (struct udp_io){
+		.fd = fd,
+		.recvmmsg = recvmmsg,
+		.sendmmsg = sendmmsg,
+		.probe = udp_io_probe,
+		.set_discovery = udp_io_set_discovery,
+	};
 	/* Both options are there from Linux 4.18 and 5.0 on. How many segments a message may have shows when one is sent. */
 	io->segments_max = 1;
 	if (!(off & UDPB_OFFLOAD_UDP_SEGMENT) && getsockopt(fd, IPPROTO_UDP, UDP_SEGMENT, &segment_bytes, &length) == 0)
@@ -120,33 +128,72 @@ int udp_io_receive(const struct udp_io *io, struct mmsghdr *messages, unsigned i
 	return got < 0 ? -errno : got;
 }
 
-int udp_io_send(struct udp_io *io, struct mmsghdr *messages, unsigned int count)
+int udp_io_send(struct udp_io *io, struct mmsghdr *messages, unsigned int count, bool may_fragment)
 {
 	int sent;
 
+	/* The kernel then cuts to the path MTU it knows, as for IPv6 in IPv4 (RFC 4213, 3.2.2). */
+	if (may_fragment)
+		(void)io->set_discovery(io->fd, IP_PMTUDISC_DONT);
 	do {
 		sent = io->sendmmsg(io->fd, messages, count, MSG_DONTWAIT);
 	} while (sent < 0 && errno == EINTR);
+	if (may_fragment) {
+		int error = sent < 0 ? errno : 0;
+
+		(void)io->set_discovery(io->fd, IP_PMTUDISC_DO);
+		errno = error;
+	}
 	if (sent > 0)
 		io->segments_doubted = 0;
 	return sent < 0 ? -errno : sent;
 }
 
-int udp_io_path_mtu(uint32_t local_be, const struct sockaddr_in *peer)
+int udp_io_set_discovery(int fd, int how)
 {
-	struct sockaddr_in local = { .sin_family = AF_INET, .sin_addr.s_addr = local_be };
-	socklen_t length = sizeof(int);
-	int result, mtu = 0;
-	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	return setsockopt(fd, IPPROTO_IP, IP_MTU_DISCOVER, &how, sizeof(how)) < 0 ? -errno : 0;
+}
 
-	if (fd < 0)
+/* The MTU in the queued error that the last send has left; -EMSGSIZE when there is none. What strangers have had queued
+ * meanwhile is passed over. */
+static int read_mtu(int fd)
+{
+	for (int i = 0; i < ERRORS_READ_MAX; i++) {
+		union {
+			uint8_t bytes[CMSG_SPACE(sizeof(struct sock_extended_err) + sizeof(struct sockaddr_in))];
+			struct cmsghdr align;
+		} control;
+		struct msghdr message = { .msg_control = control.bytes, .msg_controllen = sizeof(control) };
+		struct sock_extended_err error;
+
+		if (recvmsg(fd, &message, MSG_ERRQUEUE | MSG_DONTWAIT) < 0)
+			break;
+		for (struct cmsghdr *header = CMSG_FIRSTHDR(&message); header; header = CMSG_NXTHDR(&message, header)) {
+			if (header->cmsg_level != IPPROTO_IP || header->cmsg_type != IP_RECVERR)
+				continue;
+			memcpy(&error, CMSG_DATA(header), sizeof(error));
+			if (error.ee_origin == SO_EE_ORIGIN_LOCAL && error.ee_errno == EMSGSIZE && error.ee_info > 0 &&
+			    error.ee_info <= UINT16_MAX)
+				return (int)error.ee_info;
+		}
+	}
+	return -EMSGSIZE;
+}
+
+int udp_io_probe(int fd, struct msghdr *message)
+{
+	int on = 1, off = 0, result;
+	socklen_t length = sizeof(result);
+
+	if (setsockopt(fd, IPPROTO_IP, IP_RECVERR, &on, sizeof(on)) < 0)
 		return -errno;
-	if (bind(fd, (struct sockaddr *)&local, sizeof(local)) < 0 ||
-	    connect(fd, (const struct sockaddr *)peer, sizeof(*peer)) < 0 ||
-	    getsockopt(fd, IPPROTO_IP, IP_MTU, &mtu, &length) < 0)
-		result = -errno;
-	else
-		result = mtu;
-	close(fd);
+	do {
+		result = sendmsg(fd, message, MSG_DONTWAIT) < 0 ? -errno : 0;
+	} while (result == -EINTR);
+	if (result == -EMSGSIZE)
+		result = read_mtu(fd);
+	/* This empties the queue as well. What a stranger's ICMP has left as the socket's error would be the next send's. */
+	(void)setsockopt(fd, IPPROTO_IP, IP_RECVERR, &off, sizeof(off));
+	(void)getsockopt(fd, SOL_SOCKET, SO_ERROR, &off, &length);
 	return result;
 }

@@ -27,7 +27,8 @@ struct udp_io {
 	bool gro;              /* the kernel may hand over several datagrams as one */
 	int (*recvmmsg)(int fd, struct mmsghdr *messages, unsigned int count, int flags, struct timespec *timeout);
 	int (*sendmmsg)(int fd, struct mmsghdr *messages, unsigned int count, int flags); /* a test puts its own here */
-	int (*path_mtu)(uint32_t local_be, const struct sockaddr_in *peer);
+	int (*probe)(int fd, struct msghdr *message);
+	int (*set_discovery)(int fd, int how);
 };
 
 /* Sets the socket up: DF on every datagram (EMSGSIZE instead of outer fragments), no queued errors, large buffers, each
@@ -37,8 +38,9 @@ int udp_io_open(struct udp_io *io, int fd, uint32_t off);
 /* Receives up to `count` datagrams. Returns how many, or -errno: -EAGAIN when there is none. */
 int udp_io_receive(const struct udp_io *io, struct mmsghdr *messages, unsigned int count);
 
-/* Sends messages[0..count-1] in order. Returns how many the kernel took, at least 1, or -errno of the first one. */
-int udp_io_send(struct udp_io *io, struct mmsghdr *messages, unsigned int count);
+/* Sends messages[0..count-1] in order. Returns how many the kernel took, at least 1, or -errno of the first one.
+ * `may_fragment`: with DF clear, so that they reach the peer by whatever path, in outer fragments where they have to. */
+int udp_io_send(struct udp_io *io, struct mmsghdr *messages, unsigned int count, bool may_fragment);
 
 /* Room for the control messages of either direction. */
 union udp_io_control {
@@ -63,8 +65,11 @@ struct udp_io_about udp_io_get_about(struct msghdr *message);
  * datagram is refused as well) the old limit is put back. */
 bool udp_io_downgrade(struct udp_io *io, uint32_t segments, int error);
 
-/* The path MTU in bytes that the kernel knows between the two addresses, read from a short-lived connected socket
- * (ip(7), IP_MTU), or -errno. */
-int udp_io_path_mtu(uint32_t local_be, const struct sockaddr_in *peer);
+/* Sends one datagram and finds out why it does not fit, if it does not: from this very socket, so that it takes the path
+ * that all others take (rules may look at the source port, a mark, the user). Returns 0 when it is sent, else the path MTU
+ * in bytes that it exceeds (ip(7), IP_RECVERR: a local error's ee_info), or -errno: -EMSGSIZE when no MTU was said. */
+int udp_io_probe(int fd, struct msghdr *message);
+
+int udp_io_set_discovery(int fd, int how); /* IP_PMTUDISC_*; 0 or -errno */
 
 #endif

@@ -46,7 +46,6 @@ struct udpb; /* the dataplane; opaque, owned by the caller until udpb_free */
 
 struct udpb_config {
 	uint32_t tun_address_be;   /* of flannel0: the source of the ICMP errors we send */
-	uint32_t local_address_be; /* the address the UDP sockets are bound to */
 	uint32_t source_check;     /* UDPB_SOURCE_* */
 	uint32_t copy_dscp;        /* not 0: datagrams get their packet's DSCP, and not only its ECN */
 	uint32_t offloads_off;     /* UDPB_OFFLOAD_* that are not to be used, whatever the kernel grants */
@@ -67,7 +66,7 @@ struct udpb_peer {
 	uint32_t address_be;
 	uint16_t port_be;
 	uint16_t reserved;
-	uint32_t path_mtu_bytes;  /* of the outer path, where a smaller one was learned; else 0 */
+	uint32_t path_mtu_bytes;  /* of the outer path as it is believed, where a smaller one was learned; else 0 */
 	uint32_t path_mtu_left_s; /* how long it is still believed */
 	uint64_t tx_packets, tx_bytes, rx_packets, rx_bytes; /* inner; since the peer first appeared */
 	int64_t silent_ns;        /* since the last good packet from it; -1 for never */

@@ -83,7 +83,7 @@ def main() -> None:
     bound = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
     bound.bind((it.address, PORT))
     options = Options(offloads_off=OFFLOADS_OFF)
-    plane = Dataplane(tun_address=IPv4Address(base), local_address=IPv4Address(it.address), options=options)
+    plane = Dataplane(tun_address=IPv4Address(base), options=options)
     local = [pack_route(Prefix.parse(it.subnet)), pack_route(Prefix.parse(f"{it.address}/32"))]
     plane.publish(b"".join([*local, pack_route(Prefix.parse(it.peer_subnet), int(IPv4Address(it.peer)), PORT)]))
     plane.open_queue(0, tun.fileno(), bound.fileno())

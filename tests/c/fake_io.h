@@ -49,11 +49,12 @@ static struct {
 	uint32_t udp_counted_bytes; /* that sendmmsg takes for payload when it counts segments */
 	int udp_segments_error;
 	uint32_t udp_messages;    /* sent */
-	size_t udp_longest_bytes; /* sendmmsg answers EMSGSIZE to a longer datagram; 0 for none */
-	int path_mtu;             /* the kernel's answer, or -errno */
+	size_t udp_longest_bytes; /* sendmmsg answers EMSGSIZE to a longer datagram with DF; 0 for none */
+	bool udp_no_df;           /* the socket sends with DF clear now */
+	uint32_t udp_cut_outside; /* datagrams longer than that, sent so */
+	int path_mtu;             /* what the kernel says to a refused one, or -errno */
 	uint32_t path_mtu_calls;
-	struct sockaddr_in path_mtu_peer; /* whom it was last asked about, and from where */
-	uint32_t path_mtu_local_be;
+	struct sockaddr_in path_mtu_peer; /* whom it was last asked about */
 } fake;
 
 static inline void fake_keep(struct fake_stream *stream, const void *bytes, size_t length,
@@ -226,7 +227,10 @@ static inline int fake_message_error(size_t length, size_t segment)
 		return EMSGSIZE;
 	if (segment && fake.udp_segments_max && length + fake.udp_counted_bytes > segment * fake.udp_segments_max)
 		return fake.udp_segments_error;
-	return fake.udp_longest_bytes && longest > fake.udp_longest_bytes ? EMSGSIZE : 0;
+	if (!fake.udp_longest_bytes || longest <= fake.udp_longest_bytes)
+		return 0;
+	fake.udp_cut_outside += fake.udp_no_df;
+	return fake.udp_no_df ? 0 : EMSGSIZE;
 }
 
 static inline int fake_sendmmsg(int fd, struct mmsghdr *messages, unsigned int count, int flags)
@@ -319,12 +323,23 @@ static inline int fake_recvmmsg(int fd, struct mmsghdr *messages, unsigned int c
 	return fake_fail(error ? error : EAGAIN);
 }
 
-static inline int fake_path_mtu(uint32_t local_be, const struct sockaddr_in *peer)
+static inline int fake_probe(int fd, struct msghdr *message)
 {
+	struct mmsghdr one = {.msg_hdr = *message};
+
 	fake.path_mtu_calls++;
-	fake.path_mtu_local_be = local_be;
-	fake.path_mtu_peer = *peer;
-	return fake.path_mtu;
+	memcpy(&fake.path_mtu_peer, message->msg_name, sizeof(fake.path_mtu_peer));
+	CHECK(!fake.udp_no_df && fake_segment_bytes(message) == 0);
+	if (fake_sendmmsg(fd, &one, 1, MSG_DONTWAIT) == 1)
+		return 0;
+	return errno == EMSGSIZE ? fake.path_mtu : -errno;
+}
+
+static inline int fake_set_discovery(int fd, int how)
+{
+	CHECK(fd == 4 && (how == IP_PMTUDISC_DO || how == IP_PMTUDISC_DONT) && fake.udp_no_df == (how == IP_PMTUDISC_DO));
+	fake.udp_no_df = how == IP_PMTUDISC_DONT;
+	return 0;
 }
 
 /* A TUN and a socket without any offload; a test that wants some says so in the two. */
@@ -336,7 +351,8 @@ static inline void fake_open(struct tun_io *tun, struct udp_io *udp)
 			       .segments_max = 1,
 			       .recvmmsg = fake_recvmmsg,
 			       .sendmmsg = fake_sendmmsg,
-			       .path_mtu = fake_path_mtu};
+			       .probe = fake_probe,
+			       .set_discovery = fake_set_discovery};
 }
 
 #endif

@@ -59,7 +59,6 @@ static inline void open_lab(uint32_t local, uint32_t neighbour)
 		{.net = {10, 0, 0, 1}, .version = 4, .prefix_bits = 32},
 	};
 
-	config.local_address_be = htonl(local);
 	lab.tun = netns_tun("test0", IFF_TUN | IFF_VNET_HDR);
 	CHECK(lab.tun >= 0);
 	netns_address("test0", TUN_ADDRESS, 0xffff0000);

@@ -106,7 +106,6 @@ static inline void rig_open(struct rig *rig)
 static inline struct udpb_config rig_config(uint32_t source_check)
 {
 	return (struct udpb_config){.tun_address_be = htonl(TUN_ADDRESS),
-				    .local_address_be = htonl(LOCAL_ADDRESS),
 				    .source_check = source_check};
 }
 

@@ -11,7 +11,7 @@
 static struct udpb *open_plane(void)
 {
 	struct udpb_config config = {
-		.tun_address_be = htonl(0x0a000001), .local_address_be = htonl(0xc0000201)};
+		.tun_address_be = htonl(0x0a000001)};
 	struct udpb *u = NULL;
 
 	CHECK(udpb_new(&config, &u) == 0);

@@ -1,6 +1,6 @@
-/* test_transmit_mtu: paths narrower than flannel0: learning their MTU, answering, cutting.
+/* test_transmit_mtu: paths narrower than flannel0: learning their MTU, asking again, answering, cutting inside and out.
  *
- * The fake socket refuses every datagram longer than `udp_longest_bytes`, and `path_mtu` is what the kernel then says.
+ * The fake socket refuses every datagram with DF longer than `udp_longest_bytes`, and `path_mtu` is what the kernel says.
  */
 #include "transmit_rig.h"
 
@@ -49,7 +49,7 @@ static void test_learned(void)
 	CHECK(bench_stat(&bench, STAT_tx_path_mtu_learned) == 1);
 	CHECK(peer_path_mtu(rig_peer(&bench.rig, 2), bench.rig.now_ns) == 1400);
 	CHECK(peer_path_mtu(rig_peer(&bench.rig, 3), bench.rig.now_ns) == UINT32_MAX);
-	CHECK(fake.path_mtu_local_be == htonl(LOCAL_ADDRESS) && fake.path_mtu_peer.sin_family == AF_INET);
+	CHECK(fake.path_mtu_peer.sin_family == AF_INET);
 	CHECK(fake.path_mtu_peer.sin_addr.s_addr == htonl(PEER(2)) && fake.path_mtu_peer.sin_port == htons(RIG_PORT));
 
 	/* From now on it is known without asking. */
@@ -60,21 +60,71 @@ static void test_learned(void)
 	CHECK(bench_batch(&bench) == 1 && sent_is(0, 2, 2));
 	CHECK(fake.path_mtu_calls == 1 && bench_stat(&bench, STAT_tx_path_mtu_learned) == 1);
 
-	/* It outlives the table, and ten minutes are the end of it. */
+	/* It outlives the table, and ten minutes without a packet that is too long are the end of it. */
 	rig_publish(&bench.rig, (const struct rig_route[]){{THEIRS(2, 0), 24, 4, PEER(2), RIG_PORT}}, 1);
-	bench.rig.now_ns += TRANSMIT_PATH_MTU_NS - 1;
-	feed_sized(2, 1400, DONT_FRAGMENT);
-	CHECK(bench_batch(&bench) == 1 && fake.path_mtu_calls == 1);
-	bench.rig.now_ns += 1;
+	CHECK(peer_path_mtu(rig_peer(&bench.rig, 2), bench.rig.now_ns + TRANSMIT_PATH_MTU_NS - 1) == 1400);
+	bench.rig.now_ns += TRANSMIT_PATH_MTU_NS;
 	fake.udp_longest_bytes = 0;
 	feed_sized(2, 1472, DONT_FRAGMENT);
-	CHECK(bench_batch(&bench) == 1 && sent_is(1, 4, 2));
+	CHECK(bench_batch(&bench) == 1 && sent_is(1, 3, 2) && fake.path_mtu_calls == 1);
+	bench_close(&bench);
+}
+
+/* A packet that is too long has the kernel asked again, every few seconds: by sending it. */
+static void test_asked_again(void)
+{
+	bench_open(&bench);
+	narrow(1400);
+	feed_sized(2, 1472, DONT_FRAGMENT);
+	CHECK(bench_batch(&bench) == 1 && fake.path_mtu_calls == 1);
+	bench.rig.now_ns += TRANSMIT_PATH_MTU_ASK_NS - 1;
+	feed_sized(2, 1472, DONT_FRAGMENT);
+	CHECK(bench_batch(&bench) == 1 && fake.path_mtu_calls == 1 && written_is_icmp(1, 1, 4, 1372));
+
+	bench.rig.now_ns += 1; /* it still says so: believed for ten more minutes, nothing is new */
+	feed_sized(2, 1472, DONT_FRAGMENT);
+	feed_sized(2, 1472, DONT_FRAGMENT);
+	CHECK(bench_batch(&bench) == 2 && fake.path_mtu_calls == 2 && written_is_icmp(2, 2, 4, 1372));
+	CHECK(written_is_icmp(3, 3, 4, 1372) && bench_stat(&bench, STAT_tx_path_mtu_learned) == 1);
+	CHECK(peer_path_mtu(rig_peer(&bench.rig, 2), bench.rig.now_ns + TRANSMIT_PATH_MTU_NS - 1) == 1400);
+
+	bench.rig.now_ns += TRANSMIT_PATH_MTU_ASK_NS; /* wider, and still too narrow */
+	narrow(1450);
+	feed_sized(2, 1472, 0);
+	CHECK(bench_batch(&bench) == 1 && fake.path_mtu_calls == 3 && are_fragments(0, 2, 4, 2, 1422));
+	CHECK(peer_path_mtu(rig_peer(&bench.rig, 2), bench.rig.now_ns) == 1450);
+
+	bench.rig.now_ns += TRANSMIT_PATH_MTU_ASK_NS; /* wide: sent, and the next one as if nothing had been */
+	fake.udp_longest_bytes = 0;
+	feed_sized(2, 1472, DONT_FRAGMENT);
+	feed_sized(2, 1472, DONT_FRAGMENT);
+	CHECK(bench_batch(&bench) == 2 && fake.path_mtu_calls == 4 && sent_is(2, 5, 2) && sent_is(3, 6, 2));
+	CHECK(peer_path_mtu(rig_peer(&bench.rig, 2), bench.rig.now_ns) == UINT32_MAX);
+	bench_close(&bench);
+}
+
+/* The socket is full when the kernel is asked: nothing is lost or sent twice, and it is asked once there is room. */
+static void test_full_when_asked(void)
+{
+	bench_open(&bench);
+	narrow(1400);
+	feed_sized(2, 1472, DONT_FRAGMENT);
+	CHECK(bench_batch(&bench) == 1);
+	bench.rig.now_ns += TRANSMIT_PATH_MTU_ASK_NS;
+	fake.udp_longest_bytes = 0;
+	fake_fault(&fake.udp_out, 0, EAGAIN, 2);
+	feed_sized(2, 1472, DONT_FRAGMENT);
+	CHECK(bench_batch(&bench) == 1 && bench_in_flight(&bench) == 1 && bench.transmit.full_fd == 4);
+	bench_resume(&bench);
+	CHECK(bench_in_flight(&bench) == 1);
+	bench_resume(&bench);
+	CHECK(fake.udp_out.count == 1 && sent_is(0, 1, 2));
 	bench_close(&bench);
 }
 
 static void test_cut(void)
 {
-	static const int mtus[] = {68, 576, 1280, 1399, 1400, 1499};
+	static const int mtus[] = {1280, 1281, 1399, 1400, 1499};
 
 	for (size_t i = 0; i < sizeof(mtus) / sizeof(*mtus); i++) {
 		size_t room = (size_t)mtus[i] - UDP_IO_OVERHEAD_BYTES;
@@ -99,16 +149,16 @@ static void test_cut(void)
 static void test_mixed(void)
 {
 	bench_open(&bench);
-	narrow(1000);
+	narrow(1300);
 	feed_sized(2, 100, 0);
 	feed_sized(2, 1472, 0);             /* two fragments */
 	feed_sized(3, 1472, 0);             /* another peer's path is as narrow, and is learned by itself */
-	feed_sized(2, 972, DONT_FRAGMENT);  /* just fits */
+	feed_sized(2, 1272, DONT_FRAGMENT); /* just fits */
 	feed_sized(2, 1472, DONT_FRAGMENT); /* answered */
 	feed_sized(2, 100, 0);
 	CHECK(bench_batch(&bench) == 6 && fake.udp_out.count == 7 && fake.tun_out.count == 1);
-	CHECK(sent_is(0, 0, 2) && are_fragments(1, 3, 1, 2, 972) && are_fragments(3, 5, 2, 3, 972));
-	CHECK(sent_is(5, 3, 2) && written_is_icmp(0, 4, 4, 972) && sent_is(6, 5, 2));
+	CHECK(sent_is(0, 0, 2) && are_fragments(1, 3, 1, 2, 1272) && are_fragments(3, 5, 2, 3, 1272));
+	CHECK(sent_is(5, 3, 2) && written_is_icmp(0, 4, 4, 1272) && sent_is(6, 5, 2));
 	CHECK(bench_stat(&bench, STAT_tx_path_mtu_learned) == 2);
 	bench_close(&bench);
 }
@@ -116,7 +166,7 @@ static void test_mixed(void)
 /* EMSGSIZE, but no smaller MTU is known: nothing to learn, and no MTU to tell the sender. */
 static void test_nothing_learned(void)
 {
-	static const int answers[] = {1500, 65535, -ENETUNREACH, 28, 0};
+	static const int answers[] = {1500, 65535, -EMSGSIZE};
 
 	for (size_t i = 0; i < sizeof(answers) / sizeof(*answers); i++) {
 		bench_open(&bench);
@@ -148,14 +198,59 @@ static void test_ipv6_is_dropped(void)
 	bench_close(&bench);
 }
 
-/* A path too narrow for even one fragment. */
-static void test_room_for_nothing(void)
+static void feed_ipv6(size_t length)
+{
+	uint8_t to[16], from[16];
+
+	rig_ipv6(from, 1, 5);
+	rig_ipv6(to, 2, 7);
+	feed(bench.packet, make_udp6(bench.packet, from, to, length - 48));
+}
+
+/* Said to be so narrow that IPv6 could not pass, rightly or not: what every IPv6 link takes leaves with DF clear. */
+static void test_ipv6_always_crosses(void)
+{
+	static const int mtus[] = {1307, 1280, 1000, 576, 68};
+
+	for (size_t i = 0; i < sizeof(mtus) / sizeof(*mtus); i++) {
+		size_t said = (size_t)mtus[i] - UDP_IO_OVERHEAD_BYTES, shorter = said < 100 ? 100 : said;
+
+		bench_open(&bench);
+		narrow(mtus[i]);
+		feed_ipv6(shorter);
+		feed_ipv6(1280);
+		feed_ipv6(1280);
+		feed_ipv6(1281);
+		feed_ipv6(shorter);
+		CHECK(bench_batch(&bench) == 5 && fake.udp_out.count == 4);
+		CHECK(sent_is(0, 0, 2) && sent_is(1, 1, 2) && sent_is(2, 2, 2) && sent_is(3, 4, 2));
+		CHECK(fake.udp_cut_outside == (shorter > said ? 4 : 2) && !fake.udp_no_df && fake.path_mtu_calls == 1);
+		CHECK(bench_stat(&bench, STAT_tx_drop_too_big) == 1);
+		CHECK(bench_stat(&bench, STAT_tx_path_mtu_doubted) == (mtus[i] < 1280));
+		bench_close(&bench);
+	}
+}
+
+/* No path is believed to be narrower than 1280 bytes. */
+static void test_implausible(void)
 {
 	bench_open(&bench);
-	narrow(55);
-	feed_sized(2, 100, 0);
-	CHECK(bench_batch(&bench) == 1);
-	CHECK(bench_stat(&bench, STAT_tx_drop_too_big) == 1 && fake.udp_out.count == 0);
+	narrow(1000);
+	feed_sized(2, 1252, DONT_FRAGMENT); /* leaves all the same */
+	feed_sized(2, 1253, DONT_FRAGMENT); /* told of 1252 */
+	feed_sized(2, 1472, 0);             /* cut to that inside, the first fragment once more outside */
+	feed_sized(2, 972, 0);
+	CHECK(bench_batch(&bench) == 4 && fake.udp_out.count == 4);
+	CHECK(sent_is(0, 0, 2) && written_is_icmp(0, 1, 4, 1252) && are_fragments(1, 3, 2, 2, 1252) && sent_is(3, 3, 2));
+	CHECK(fake.udp_cut_outside == 2 && !fake.udp_no_df);
+	CHECK(bench_stat(&bench, STAT_tx_path_mtu_learned) == 1 && bench_stat(&bench, STAT_tx_path_mtu_doubted) == 1);
+
+	/* The kernel is asked again, for these too. */
+	bench.rig.now_ns += TRANSMIT_PATH_MTU_ASK_NS;
+	fake.udp_longest_bytes = 0;
+	feed_sized(2, 1100, DONT_FRAGMENT);
+	CHECK(bench_batch(&bench) == 1 && sent_is(4, 4, 2) && fake.path_mtu_calls == 2);
+	CHECK(peer_path_mtu(rig_peer(&bench.rig, 2), bench.rig.now_ns) == UINT32_MAX);
 	bench_close(&bench);
 }
 
@@ -163,13 +258,13 @@ static void test_room_for_nothing(void)
 static void test_narrows_between_fragments(void)
 {
 	bench_open(&bench);
-	narrow(1000);
-	feed_sized(2, 1472, 0);
-	CHECK(bench_batch(&bench) == 1 && fake.udp_out.count == 2);
-	fake_fault(&fake.udp_out, 3, EMSGSIZE, 1); /* the second fragment of the next packet, of 520 bytes */
-	fake.path_mtu = 300;
-	feed_sized(2, 1472, 0);
-	CHECK(bench_batch(&bench) == 1 && are_fragments(2, fake.udp_out.count, 1, 2, 972));
+	narrow(1400);
+	feed_sized(2, 4000, 0);
+	CHECK(bench_batch(&bench) == 1 && fake.udp_out.count == 3);
+	fake_fault(&fake.udp_out, 4, EMSGSIZE, 2); /* the second fragment of the next packet, and when it is asked about */
+	fake.path_mtu = 1300;
+	feed_sized(2, 4000, 0);
+	CHECK(bench_batch(&bench) == 1 && are_fragments(3, fake.udp_out.count, 1, 2, 1372));
 	CHECK(bench_stat(&bench, STAT_tx_path_mtu_learned) == 2 && bench_stat(&bench, STAT_tx_delivered) == 2);
 	bench_close(&bench);
 }
@@ -177,11 +272,11 @@ static void test_narrows_between_fragments(void)
 static void test_fragment_refused(void)
 {
 	bench_open(&bench);
-	narrow(1000);
+	narrow(1300);
 	fake_fault(&fake.udp_out, 1, ENETUNREACH, 1);
 	feed_sized(2, 1472, 0);
 	feed_sized(2, 1472, 0); /* starts from its beginning */
-	CHECK(bench_batch(&bench) == 2 && fake.udp_out.count == 3 && are_fragments(1, 3, 1, 2, 972));
+	CHECK(bench_batch(&bench) == 2 && fake.udp_out.count == 3 && are_fragments(1, 3, 1, 2, 1272));
 	CHECK(bench_stat(&bench, STAT_tx_drop_unreachable) == 1 && bench_stat(&bench, STAT_tx_delivered) == 1);
 	CHECK(bench_stat(&bench, STAT_tx_datagrams) == 3);
 	bench_close(&bench);
@@ -192,11 +287,11 @@ static void test_blocked_between_fragments(void)
 {
 	for (uint32_t at = 0; at < 9; at++) {
 		bench_open(&bench);
-		narrow(600);
+		narrow(1400);
 		fake_fault(&fake.udp_out, at, EAGAIN, 3);
-		feed_sized(2, 1472, 0); /* three fragments each */
-		feed_sized(2, 1472, 0);
-		feed_sized(2, 1472, 0);
+		feed_sized(2, 4000, 0); /* three fragments each */
+		feed_sized(2, 4000, 0);
+		feed_sized(2, 4000, 0);
 		CHECK(bench_batch(&bench) == 3);
 		for (int i = 0; i < 3; i++) {
 			CHECK(fake.udp_out.count == at && bench_in_flight(&bench) == 3 - at / 3);
@@ -204,7 +299,7 @@ static void test_blocked_between_fragments(void)
 		}
 		CHECK(bench_in_flight(&bench) == 0 && fake.udp_out.count == 9);
 		for (uint32_t i = 0; i < 3; i++)
-			CHECK(are_fragments(3 * i, 3 * i + 3, i, 2, 572));
+			CHECK(are_fragments(3 * i, 3 * i + 3, i, 2, 1372));
 		CHECK(bench_stat(&bench, STAT_tx_delivered) == 3 && bench_stat(&bench, STAT_tx_datagrams) == 9);
 		bench_close(&bench);
 	}
@@ -220,9 +315,9 @@ static void test_changed_between_fragments(int what)
 	uint32_t n = what == 2 ? 3 : 2, sent;
 
 	bench_open(&bench);
-	narrow(600);
+	narrow(1400);
 	fake_fault(&fake.udp_out, 1, EAGAIN, what == 3 ? 2 : 1);
-	feed_sized(2, 1472, 0);
+	feed_sized(2, 4000, 0);
 	CHECK(bench_batch(&bench) == 1 && fake.udp_out.count == 1);
 	if (what == 0) { /* the path is wide again, and what was learned is forgotten */
 		fake.udp_longest_bytes = 0;
@@ -239,15 +334,15 @@ static void test_changed_between_fragments(int what)
 	if (what == 0)
 		CHECK(sent_is(1, 0, 2));
 	if (what == 2)
-		CHECK(are_fragments(1, 4, 0, 3, 572));
+		CHECK(are_fragments(1, 4, 0, 3, 1372));
 	CHECK(fake.udp_out.count == (what == 0 ? 2 : what == 2 ? 4 : 1));
 
 	if (what == 1)
 		rig_publish(&bench.rig, usual, 1);
-	narrow(600);
+	narrow(1400);
 	sent = fake.udp_out.count;
-	feed_sized(2, 1472, 0);
-	CHECK(bench_batch(&bench) == 1 && are_fragments(sent, sent + 3, 1, n, 572));
+	feed_sized(2, 4000, 0);
+	CHECK(bench_batch(&bench) == 1 && are_fragments(sent, sent + 3, 1, n, 1372));
 	CHECK(bench_stat(&bench, STAT_tx_delivered) == delivered);
 	rig_publish(&bench.rig, usual, 1);
 	bench_close(&bench);
@@ -257,11 +352,14 @@ int main(void)
 {
 	whole = malloc(sizeof(*whole));
 	test_learned();
+	test_asked_again();
+	test_full_when_asked();
 	test_cut();
 	test_mixed();
 	test_nothing_learned();
 	test_ipv6_is_dropped();
-	test_room_for_nothing();
+	test_ipv6_always_crosses();
+	test_implausible();
 	test_narrows_between_fragments();
 	test_fragment_refused();
 	test_blocked_between_fragments();

@@ -38,6 +38,7 @@ static struct {
 	uint32_t path_mtu[4]; /* to each peer */
 	uint32_t segments_max, counted_bytes;
 	bool is_old; /* says EINVAL to segments that do not fit the path */
+	bool no_df;  /* the socket sends with DF clear now */
 } kernel;
 
 /* ---- what is sent ---- */
@@ -106,6 +107,10 @@ static int refusal(const struct sockaddr_in *address, size_t length, size_t segm
 
 	if (length > 65535 - 28)
 		return EMSGSIZE;
+	if (kernel.no_df) { /* only for what would not fit otherwise, and every IPv6 link takes; one datagram a message */
+		REQUIRE(!segment && length <= 1280);
+		return 0;
+	}
 	if (!segment)
 		return length + 28 > mtu ? EMSGSIZE : 0;
 	if (kernel.segments_max == 1)
@@ -152,10 +157,24 @@ static int fuzz_sendmmsg(int fd, struct mmsghdr *messages, unsigned int count, i
 	return (int)taken;
 }
 
-static int fuzz_path_mtu(uint32_t local_be, const struct sockaddr_in *peer)
+static int fuzz_probe(int fd, struct msghdr *message)
 {
-	REQUIRE(local_be == htonl(LOCAL_ADDRESS));
-	return choose(choices, 16) == 15 ? -ENETUNREACH : (int)kernel.path_mtu[ntohl(peer->sin_addr.s_addr) - PEER(0)];
+	struct mmsghdr one = {.msg_hdr = *message};
+	const struct sockaddr_in *address = message->msg_name;
+
+	REQUIRE(!kernel.no_df && !fake_segment_bytes(message));
+	if (fuzz_sendmmsg(fd, &one, 1, MSG_DONTWAIT) == 1)
+		return 0;
+	if (errno != EMSGSIZE || choose(choices, 16) == 15)
+		return -errno;
+	return (int)kernel.path_mtu[ntohl(address->sin_addr.s_addr) - PEER(0)];
+}
+
+static int fuzz_set_discovery(int fd, int how)
+{
+	REQUIRE(fd == 4 && kernel.no_df == (how == IP_PMTUDISC_DO));
+	kernel.no_df = how == IP_PMTUDISC_DONT;
+	return 0;
 }
 
 static void change_kernel(void)
@@ -262,7 +281,7 @@ static void act(void)
 	case 0: case 1: case 2: feed_any(); break;
 	case 3: change_kernel(); break;
 	case 4: change_table(); break;
-	case 5: bench.rig.now_ns += (int64_t[]){1, MS_NS(60), MS_NS(150), SECONDS_NS(601)}[choose(choices, 4)]; break;
+	case 5: bench.rig.now_ns += (int64_t[]){1, MS_NS(60), MS_NS(150), SECONDS_NS(4), SECONDS_NS(601)}[choose(choices, 5)]; break;
 	default: move();
 	}
 }
@@ -271,7 +290,8 @@ static void begin(void)
 {
 	bench_open(&bench);
 	bench.rig.udp.sendmmsg = fuzz_sendmmsg;
-	bench.rig.udp.path_mtu = fuzz_path_mtu;
+	bench.rig.udp.probe = fuzz_probe;
+	bench.rig.udp.set_discovery = fuzz_set_discovery;
 	bench.rig.udp.segments_max = UDP_IO_SEGMENTS_MAX;
 	second = bench.rig.udp;
 	if (choose(choices, 2))
@@ -279,7 +299,7 @@ static void begin(void)
 	kernel.path_mtu[2] = kernel.path_mtu[3] = 1500;
 	kernel.segments_max = 128;
 	kernel.counted_bytes = 0;
-	kernel.is_old = false;
+	kernel.is_old = kernel.no_df = false;
 	expected_count = next_expected = delivered = 0;
 	delivered_bytes = 0;
 	cutting.index = UINT32_MAX;

@@ -4,49 +4,20 @@ The outer datagrams have DF set, so a router in the way drops the first that is 
 kernel. From the second on the daemon knows: an inner sender that set DF is told, the packets of others leave in pieces.
 """
 
-import re
-import socket
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
 
 import packets
 import pytest
-from counted import Tally
+from paths import DEADLINE_S, LONGEST, drain, known_to, learn, running, udp_pair
 from raw_packets import receive
 
 from bench.lab import traffic
-from bench.lab.daemon import Overlay
 from bench.lab.routed import RoutedLab
-from bench.lab.topology import Host, Lab
+from bench.lab.topology import Lab
 from bench.lab.wait import until
 
 PATH_BYTES = 1400
 ROOM_BYTES = PATH_BYTES - 28
-LONGEST = 1472
-PROTOCOL_PORT = 4000
-DEADLINE_S = 10
-
-
-@dataclass
-class Scene:
-    lab: Lab
-    a: Host
-    b: Host
-    tally: Tally
-    """Host a's."""
-
-    def path_mtu(self) -> int | None:
-        return self.tally.peer(self.b.address)["path_mtu"]
-
-
-@contextmanager
-def running(lab):
-    with lab, Overlay(lab) as overlay:
-        overlay.start_all()
-        a, b = lab.hosts
-        yield Scene(lab, a, b, Tally(overlay, a))
-        overlay.stop_all()
 
 
 @pytest.fixture
@@ -63,35 +34,6 @@ def direct(able):
         yield scene
 
 
-def known_to(pod, address) -> int | None:
-    """The path MTU that a kernel has learned."""
-    found = re.search(r"\bmtu (\d+)", pod.run("ip", "route", "get", address))
-    return int(found[1]) if found else None
-
-
-@contextmanager
-def udp_pair(scene):
-    """Plain sockets in both pods; the sender's packets have no DF."""
-    with (
-        packets.udp_socket(scene.a.pod, scene.a.pod_address) as sender,
-        packets.udp_socket(scene.b.pod, scene.b.pod_address, PROTOCOL_PORT) as receiver,
-    ):
-        sender.setsockopt(socket.IPPROTO_IP, 10, 0)  # IP_MTU_DISCOVER, IP_PMTUDISC_DONT
-        sender.connect((scene.b.pod_address, PROTOCOL_PORT))
-        receiver.settimeout(DEADLINE_S)
-        yield sender, receiver
-
-
-def learn(scene, sender, path_mtu):
-    """Sends what does not fit until the daemon knows why."""
-
-    def learned():
-        sender.send(bytes(LONGEST - 28))
-        return scene.path_mtu() == path_mtu
-
-    until(learned, DEADLINE_S, f"the daemon has not learned the path MTU {path_mtu}")
-
-
 def is_told(scene, sender):
     """Pings with DF until the sender's kernel knows why none is answered: the first only teaches ours."""
 
@@ -100,12 +42,6 @@ def is_told(scene, sender):
         return known_to(sender, scene.b.pod_address) == ROOM_BYTES
 
     until(told, DEADLINE_S, f"{sender.name} has not been told")
-
-
-def drain(receiver):
-    """All that a sender has sent so far is in or lost: a last short one has come through."""
-    while receiver.recv(65535) != b"last":
-        pass
 
 
 @pytest.mark.parametrize("reverse", [False, True], ids=["a-to-b", "b-to-a"])

@@ -124,7 +124,6 @@ class UdpBackend:
         self._dataplane = Dataplane(
             tun_address=overlay.address,
             tun_address6=overlay.address6,
-            local_address=self._endpoint.address,
             options=self._options,
         )
         queues, senders = ([bound.fileno() for bound in group] for group in (self._sockets, self._senders))

@@ -164,14 +164,12 @@ class Dataplane:
         *,
         tun_address: IPv4Address,
         tun_address6: IPv6Address | None = None,
-        local_address: IPv4Address,
         options: Options,
     ) -> None:
         """The two `tun_address` are flannel0's, the sources of our ICMP errors; without the second none is sent."""
         config = ffi.new("struct udpb_config *")
         config.tun_address_be = inet(tun_address)
         config.tun_address6 = tun_address6.packed if tun_address6 else bytes(16)
-        config.local_address_be = inet(local_address)
         config.source_check = SOURCE_CHECKS[options.source_check]
         config.copy_dscp = options.copy_dscp
         config.offloads_off = sum(bit for bit, name in OFFLOADS.items() if name in options.offloads_off)
