@@ -116,9 +116,9 @@ static void test_cut_to_the_path(void)
 	size_t length;
 
 	open_sending(0);
-	fake.path_mtu = 576;
-	fake.udp_longest_bytes = 548;
-	length = make_outgoing(4, EF | PACKET_ECT0, 1400);
+	fake.path_mtu = 1300;
+	fake.udp_longest_bytes = 1272;
+	length = make_outgoing(4, EF | PACKET_ECT0, 3000);
 	fake_keep(&fake.tun_in, bench.packet, length, &plain, NULL);
 	send_all();
 	CHECK(fake.udp_out.count == 3);
