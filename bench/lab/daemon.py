@@ -17,7 +17,7 @@ from bench.lab.wait import LabError, until
 
 PORT = 8285
 HEALTHZ_PORT = 8286
-READY_S = 20.0
+READY_S = 60.0
 """From exec to a status that says ready, on a busy machine."""
 STOP_S = 10.0
 SETTLE_S = 5.0
