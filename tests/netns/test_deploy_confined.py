@@ -6,6 +6,7 @@ A container's file system is played by this machine's, on which nothing can be w
 
 import json
 import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,38 @@ def test_the_daemon(backend, nftables):
         rules = b.namespace.run("nft", "list", "ruleset") if nftables else b.namespace.run("iptables-save")
         assert "masquerade" in rules.lower()
         until(lambda: served.api.nodes["b"]["status"].get("conditions"), TOLD_S, "no condition")
+
+
+FORBIDDEN = {
+    "write where nothing is mounted": "touch /etc/udpb-test",
+    "another file system": "mount -t tmpfs none /mnt",
+    "a device of its own": "mknod %s/sda b 8 0",
+    "another user": "setpriv --reuid=65534 --regid=65534 --clear-groups true",
+    "another root": "chroot / true",
+    "another's memory": "cat /proc/1/environ",
+    "the kernel's switches": "echo 1 >/proc/sys/net/ipv4/ip_forward",
+    "a file of somebody else": "chown 65534 %s",
+    "a raw socket": "python3 -c 'import socket; socket.socket(socket.AF_INET, socket.SOCK_RAW, 1)'",
+    "a namespace": "unshare --net true",
+}
+
+
+@pytest.mark.parametrize("what", FORBIDDEN)
+@pytest.mark.parametrize("container", [DAEMON, INIT], ids=["daemon", "install-cni"])
+def test_what_it_forbids_cannot_be_done(tmp_path, container, what):
+    """Tried with the very words that the other tests put before the programs; without them root may do all of it."""
+    script = FORBIDDEN[what].replace("%s", str(tmp_path))
+    done = subprocess.run(
+        [*confined(container, tmp_path), "sh", "-c", script], capture_output=True, text=True, check=False
+    )
+    assert done.returncode != 0, done
+    assert any(it in done.stderr.lower() for it in ("permitted", "denied", "read-only", "superuser")), done.stderr
+
+
+def test_what_it_grants_can_be_done(tmp_path):
+    words = [*confined(DAEMON, tmp_path), "sh", "-c", f"touch {tmp_path}/x && ip link add udpb0 type bridge"]
+    with Lab() as lab:
+        lab.hosts[0].namespace.run(*words)
 
 
 def test_install_cni(tmp_path):
