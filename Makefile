@@ -30,7 +30,7 @@ include deploy/release.mk
 .PHONY: help setup daemon packages demo test test-packages test-kernels kernel-packages check clean bench bench-quick bench-scale bench-soak bench-profile bench-docs bench-micro bench-packages
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
 	@echo "Variables: BACKEND=udp NODES=2 SECONDS=5 (demo), ARGS='-k ping' (test: more for pytest), PYTHON=... (setup)"
 
 setup: daemon $(DEV_STAMP) ## the daemon, and what `make check` and `make test` need; quick when nothing changed
@@ -135,7 +135,7 @@ test-kernels: test-packages kernel-packages $(C_TESTS:%=$(CHECK_BUILD)/asan/run/
 
 kernel-packages:
 	@missing=; need() { command -v "$$1" >/dev/null 2>&1 || missing="$$missing $$2"; }; \
-	PATH="$$PATH:/usr/sbin:/sbin"; need qemu-system-x86_64 qemu-system-x86; need depmod kmod; need setpriv util-linux; \
+	PATH="$$PATH:/usr/sbin:/sbin"; need qemu-system-x86_64 qemu-system-x86; need depmod kmod; need setpriv util-linux; need cpio cpio; \
 	$(INSTALL_MISSING)
 
 check: setup ## formatting, types, layers, the width of prose and the C compiler's warnings
@@ -160,13 +160,18 @@ fuzz-documents: setup
 
 $(patsubst %,$(CHECK_BUILD)/fuzz/%,$(NATIVE_C:native/%.c=%.o) $(FUZZERS:%=run/%)): | fuzz-packages
 
-.PHONY: test-arm64 arm64-packages test-bare
+.PHONY: test-arm64 arm64-packages arm64-guest-packages test-bare
 test-bare: ## README.md's two commands in a bare Debian 12, as they are written; takes minutes
 	@missing=; need() { command -v "$$1" >/dev/null 2>&1 || missing="$$missing $$2"; }; \
 	need mmdebstrap mmdebstrap; need git git; need unshare util-linux; $(INSTALL_MISSING)
 	@tests/bare/run
 
-test-arm64: c-test-arm64 ## C tests for aarch64, under qemu-user
+test-arm64: setup c-test-arm64 arm64-guest-packages ## on aarch64, emulated: the C tests, and an overlay under Debian's kernel
+	@$(BIN)/python tests/kernels arm64 --minutes 30 --run 'python3 -m bench.demo --seconds 1'
+
+arm64-guest-packages: kernel-packages
+	@missing=; need() { command -v "$$1" >/dev/null 2>&1 || missing="$$missing $$2"; }; \
+	need mmdebstrap mmdebstrap; need qemu-system-aarch64 qemu-system-arm; $(INSTALL_MISSING)
 
 arm64-packages:
 	@missing=; need() { command -v "$$1" >/dev/null 2>&1 || missing="$$missing $$2"; }; \

@@ -14,9 +14,9 @@ import tempfile
 import threading
 from pathlib import Path
 
-from guest import BUILD, GuestError, Kernel, kernel
+import arm64
+from guest import Guest, GuestError, of_series
 
-CHECKOUT = Path(__file__).resolve().parent.parent.parent
 CONSOLE_LINES = 40
 ENDED = "guest ended with status"
 """The guest's last words; what stands behind them is the command's exit status."""
@@ -29,38 +29,41 @@ COMPLAINTS = ("WARNING:", "BUG:", "Oops", "Call Trace:", "Kernel panic", "bad gs
 
 # A virtual CPU that takes 1 ns for an instruction, by a clock that counts them: so a second of the guest is what a
 # slow machine does in one, however long the emulation takes, and deadlines mean what they mean on a real machine.
-CLOCK = ("-icount", "shift=0", "-rtc", "clock=vm")
+CLOCK = ("-accel", "tcg", "-smp", "1", "-icount", "shift=0", "-rtc", "clock=vm")
 
-# la57: the sanitizers know 48-bit addresses. The rest saves the kernel's calibrating against a clock that is not real.
-CPU = ("-accel", "tcg", "-cpu", "max,la57=off", "-smp", "1")
-COMMAND_LINE = "console=ttyS0 loglevel=5 panic=-1 mitigations=off nokaslr no_timer_check tsc=reliable"
+# la57: the sanitizers know 48-bit addresses.
+MACHINES = {"x86_64": ("-cpu", "max,la57=off"), "aarch64": ("-machine", "virt", "-cpu", "cortex-a72")}
+CONSOLES = {"x86_64": "ttyS0", "aarch64": "ttyAMA0"}
+
+# The clock is not to be calibrated against another one.
+COMMAND_LINE = "loglevel=5 panic=-1 mitigations=off nokaslr no_timer_check tsc=reliable"
 
 
 def main() -> int:
     """0 when the command in the guest ended well and its kernel did not complain."""
     options, more = _parser().parse_known_args()
-    pytest = shlex.join([".venv/bin/python", "-m", "pytest", "-p", "no:cacheprovider", *(more or WHOLE)])
-    command = options.run or (pytest if more else f"make c-test c-test-tsan && {pytest}")
     try:
-        booted = kernel(options.kernel)
+        guest = arm64.guest() if options.kernel == "arm64" else of_series(options.kernel)
     except GuestError as error:
         print(f"test-kernels: {error}", file=sys.stderr)
         return 2
-    with tempfile.TemporaryDirectory(prefix="guest-", dir=BUILD) as directory:
-        return _run(booted, command, Path(directory), options.minutes)
+    pytest = shlex.join([guest.python, "-m", "pytest", "-p", "no:cacheprovider", *(more or WHOLE)])
+    command = options.run or (pytest if more else f"make c-test c-test-tsan && {pytest}")
+    with tempfile.TemporaryDirectory(prefix="guest-", dir=guest.root / "tmp") as directory:
+        return _run(guest, command, Path(directory), options.minutes)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="tests/kernels", allow_abbrev=False)
-    parser.add_argument("kernel", help="a series: 6.1 or 6.12")
+    parser.add_argument("kernel", help="a series, 6.1 or 6.12, or arm64")
     parser.add_argument("--run", help="a command for the guest's shell, instead of pytest")
     parser.add_argument("--minutes", type=float, default=180, help="after which the guest is stopped (default 180)")
     return parser
 
 
-def _run(booted: Kernel, command: str, directory: Path, minutes: float) -> int:
+def _run(booted: Guest, command: str, directory: Path, minutes: float) -> int:
     job, console = directory / "job", directory / "console"
-    job.write_text(_job(command))
+    job.write_text(_job(booted, command))
     print(f"--- Linux {booted.release}: {command}", flush=True)
     # setpriv: the emulator ends with us, however we end.
     emulator = subprocess.Popen(
@@ -101,16 +104,16 @@ def _follow(emulator: subprocess.Popen[bytes]) -> int | None:
     return None
 
 
-def _job(command: str) -> str:
-    """What the guest's first process becomes: the command with the guest's second serial line as its output."""
+def _job(booted: Guest, command: str) -> str:
+    """What the guest's first process becomes: the command with an output of its own."""
     passed = {name: os.environ[name] for name in ("UDPB_NO_SKIP", "PYTEST_ADDOPTS") if name in os.environ}
     passed["PATH"] = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-    passed |= {"HOME": "/root", "LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1"}
-    return f"""exec </dev/null >/dev/ttyS1 2>&1
-stty -F /dev/ttyS1 raw
+    passed |= {"HOME": "/root", "LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1", "SHELL": "/bin/sh"}
+    return f"""exec </dev/null >/dev/hvc0 2>&1
+stty -F /dev/hvc0 raw
 export {" ".join(f"{name}={shlex.quote(value)}" for name, value in passed.items())}
 ip link set lo up; hostname guest; modprobe tun
-cd {shlex.quote(str(CHECKOUT))}
+cd {shlex.quote(booted.checkout)}
 ( {command}
 )
 printf '\\n%s\\n' "{ENDED} $?"
@@ -119,14 +122,19 @@ sleep 60
 """
 
 
-def _emulator(booted: Kernel, job: Path, console: Path) -> list[str]:
-    append = f"{COMMAND_LINE} job={job} modules={booted.modules}"
+def _emulator(booted: Guest, job: Path, console: Path) -> list[str]:
+    inside = {
+        name: Path("/", path.relative_to(booted.root)) for name, path in (("job", job), ("modules", booted.modules))
+    }
+    append = f"console={CONSOLES[booted.machine]} {COMMAND_LINE} " + " ".join(f"{k}={v}" for k, v in inside.items())
     return [
-        *("qemu-system-x86_64", "-nodefaults", "-nographic", "-no-reboot", *CPU, *CLOCK, "-m", "4096"),
+        f"qemu-system-{booted.machine}",
+        *("-nodefaults", "-nographic", "-no-reboot", *MACHINES[booted.machine], *CLOCK, "-m", "4096"),
         *("-kernel", str(booted.image), "-initrd", str(booted.initramfs), "-append", append),
-        *("-virtfs", "local,path=/,mount_tag=host,security_model=none,readonly=on,multidevs=remap"),
+        *("-virtfs", f"local,path={booted.root},mount_tag=host,security_model=none,readonly=on,multidevs=remap"),
         *("-object", "rng-random,filename=/dev/urandom,id=random", "-device", "virtio-rng-pci,rng=random"),
-        *("-serial", f"file:{console}", "-serial", "stdio"),
+        *("-device", "virtio-serial-pci", "-chardev", "stdio,id=out", "-device", "virtconsole,chardev=out"),
+        *("-serial", f"file:{console}"),
     ]
 
 

@@ -9,12 +9,13 @@ import lzma
 import re
 import shutil
 import subprocess
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 BUILD = HERE.parent.parent / "build" / "kernels"
-BOOT = ("virtio_pci", "virtio_rng", "9pnet_virtio", "9p", "overlay")
+BOOT = ("virtio_pci", "virtio_rng", "virtio_console", "9pnet_virtio", "9p", "overlay")
 """What the initramfs loads: all else is loaded when it is needed, by the guest's own modprobe."""
 
 
@@ -23,40 +24,43 @@ class GuestError(Exception):
 
 
 @dataclass(frozen=True)
-class Kernel:
-    """A kernel that can be booted."""
+class Guest:
+    """What is booted, and what its root shows. Paths inside are the guest's own."""
 
     release: str
     image: Path
     initramfs: Path
     modules: Path
     """What stands in /lib/modules/RELEASE, uncompressed."""
+    root: Path = Path("/")
+    """A directory of the host."""
+    checkout: str = str(HERE.parent.parent)
+    python: str = ".venv/bin/python"
+    machine: str = "x86_64"
 
 
-def kernel(series: str) -> Kernel:
-    """The newest stock kernel of a series like "6.1" that the package lists name; fetched if it is not here yet."""
+def of_series(series: str) -> Guest:
+    """The host under the newest stock kernel of a series like "6.1" that the package lists name."""
     package = _newest(series)
-    unpacked = _fetched(package)
+    unpacked = fetched(package)
     (modules,) = (unpacked / "lib" / "modules").iterdir()
     if not (modules / "modules.dep").exists():
-        for packed in list(modules.rglob("*.ko.xz")):  # busybox loads no compressed ones
-            packed.with_suffix("").write_bytes(lzma.decompress(packed.read_bytes()))
-            packed.unlink()
-        _run("depmod", "-b", str(unpacked), modules.name)
-    release = modules.name
-    return Kernel(release, unpacked / "boot" / f"vmlinuz-{release}", _initramfs(modules), modules)
+        run("depmod", "-b", str(unpacked), modules.name)
+    busybox = fetched("busybox-static") / "bin" / "busybox"
+    image = unpacked / "boot" / f"vmlinuz-{modules.name}"
+    return Guest(modules.name, image, initramfs(modules, busybox), modules)
 
 
 def _newest(series: str) -> str:
     """The name of its package. Numbers vanish from the archive, so none is written down anywhere."""
     form = re.compile(rf"linux-image-{re.escape(series)}[-.+][-.+0-9a-z]*-amd64-unsigned")
     for attempt in (1, 2):
-        listed = _run("apt-cache", "search", "--names-only", f"^linux-image-{series}").splitlines()
+        listed = run("apt-cache", "search", "--names-only", f"^linux-image-{series}").splitlines()
         found = [name for name in (line.split()[0] for line in listed) if form.fullmatch(name) and not _flavour(name)]
         if found:
             return max(found, key=lambda name: [int(number) for number in re.findall(r"\d+", name)])
         if attempt == 1:
-            _run("apt-get", "update", "-qq")
+            run("apt-get", "update", "-qq")
     raise GuestError(f"no package of Linux {series} in this system's package lists (apt-cache search linux-image)")
 
 
@@ -65,8 +69,8 @@ def _flavour(name: str) -> bool:
     return "-cloud-" in name or "-rt-" in name
 
 
-def _fetched(package: str) -> Path:
-    """The directory with the package's files."""
+def fetched(package: str) -> Path:
+    """The directory with a package's files."""
     unpacked = BUILD / package
     if unpacked.exists():
         return unpacked
@@ -74,43 +78,42 @@ def _fetched(package: str) -> Path:
     shutil.rmtree(partly, ignore_errors=True)
     partly.mkdir(parents=True)
     try:
-        _run("apt-get", "download", "-qq", package, cwd=partly)
+        run("apt-get", "download", "-qq", package, cwd=partly)
     except GuestError:
-        _run("apt-get", "update", "-qq")
-        _run("apt-get", "download", "-qq", package, cwd=partly)
+        run("apt-get", "update", "-qq")
+        run("apt-get", "download", "-qq", package, cwd=partly)
     (archive,) = partly.glob("*.deb")
-    _run("dpkg-deb", "-x", str(archive), str(partly))
+    run("dpkg-deb", "-x", str(archive), str(partly))
     archive.unlink()
     partly.rename(unpacked)
     return unpacked
 
 
-def _initramfs(modules: Path) -> Path:
-    """busybox, `init` and the modules that the way to the root needs, in the order in which they load."""
-    made = modules.parent.parent.parent / "initramfs.gz"
-    if made.exists() and made.stat().st_mtime > (HERE / "init").stat().st_mtime:
+def initramfs(modules: Path, busybox: Path) -> Path:
+    """Among the modules: busybox, `init`, and the modules that the way to the root needs, in the order they load."""
+    made = modules / "initramfs"
+    if made.exists() and made.stat().st_mtime > max(path.stat().st_mtime for path in (HERE / "init", Path(__file__))):
         return made
-    tree = made.with_suffix("")
-    shutil.rmtree(tree, ignore_errors=True)
-    for directory in ("bin", "dev", "proc", "sys", "host", "memory", "root", "modules"):
-        (tree / directory).mkdir(parents=True)
-    shutil.copy(_fetched("busybox-static") / "bin" / "busybox", tree / "bin" / "busybox")
-    (tree / "bin" / "sh").symlink_to("busybox")
-    shutil.copy(HERE / "init", tree / "init")
-    (tree / "init").chmod(0o755)
-    needed = _in_order(modules, BOOT)
-    for path in needed:
-        shutil.copy(modules / path, tree / "modules")
-    (tree / "modules" / "order").write_text("".join(f"{Path(path).name}\n" for path in needed))
-    names = "\n".join(str(path.relative_to(tree)) for path in sorted(tree.rglob("*")))
-    packed = subprocess.run(
-        [tree / "bin" / "busybox", "cpio", "-o", "-H", "newc"],
-        cwd=tree,
-        input=names.encode(),
-        capture_output=True,
-        check=True,
-    )
-    made.write_bytes(gzip.compress(packed.stdout, 1))
+    with tempfile.TemporaryDirectory() as directory:
+        tree = Path(directory)
+        for name in ("bin", "dev", "proc", "sys", "host", "memory", "root", "modules"):
+            (tree / name).mkdir()
+        shutil.copy(busybox, tree / "bin" / "busybox")
+        (tree / "bin" / "sh").symlink_to("busybox")
+        shutil.copy(HERE / "init", tree / "init")
+        (tree / "init").chmod(0o755)
+        order = _in_order(modules, BOOT)
+        for path in order:
+            packed = (modules / path).read_bytes()  # busybox loads no compressed ones
+            plain = lzma.decompress(packed) if path.endswith(".xz") else packed
+            (tree / "modules" / Path(path).name.removesuffix(".xz")).write_bytes(plain)
+        names = "".join(f"{Path(path).name.removesuffix('.xz')}\n" for path in order)
+        (tree / "modules" / "order").write_text(names)
+        files = "\n".join(str(path.relative_to(tree)) for path in sorted(tree.rglob("*")))
+        archive = subprocess.run(
+            ["cpio", "--quiet", "-o", "-H", "newc"], cwd=tree, input=files.encode(), capture_output=True, check=True
+        )
+        made.write_bytes(gzip.compress(archive.stdout, 1))
     return made
 
 
@@ -120,7 +123,7 @@ def _in_order(modules: Path, names: tuple[str, ...]) -> list[str]:
     for line in (modules / "modules.dep").read_text().splitlines():
         path, _, rest = line.partition(":")
         needs[path] = rest.split()
-    by_name = {Path(path).name.removesuffix(".ko").replace("-", "_"): path for path in needs}
+    by_name = {Path(path).name.partition(".")[0].replace("-", "_"): path for path in needs}
     order: dict[str, None] = {}
     for name in names:
         if name in by_name:
@@ -129,7 +132,8 @@ def _in_order(modules: Path, names: tuple[str, ...]) -> list[str]:
     return list(order)
 
 
-def _run(*command: str, cwd: Path | None = None) -> str:
+def run(*command: str, cwd: Path | None = None) -> str:
+    """What a program prints; GuestError with what it complains about."""
     done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
     if done.returncode:
         raise GuestError(f"{' '.join(command)}: {done.stderr.strip() or done.returncode}")
