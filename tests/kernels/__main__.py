@@ -6,7 +6,9 @@ finds in the job that is written here.
 """
 
 import argparse
+import io
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -94,14 +96,14 @@ def _run(booted: Guest, command: str, directory: Path, minutes: float) -> int:
 
 def _follow(emulator: subprocess.Popen[bytes]) -> int | None:
     """Passes on what the guest prints; the status that it ended with, None if it did not say."""
-    assert emulator.stdout
-    for line in emulator.stdout:
-        text = line.decode(errors="replace")
-        if text.startswith(ENDED):
-            return int(text.removeprefix(ENDED))
-        sys.stdout.write(text)
+    assert isinstance(emulator.stdout, io.BufferedReader)
+    tail = b""
+    while piece := emulator.stdout.read1():
+        sys.stdout.buffer.write(piece)
         sys.stdout.flush()
-    return None
+        tail = (tail + piece)[-200:]
+    found = re.search(rf"^{ENDED} (\d+)$", tail.decode(errors="replace"), re.MULTILINE)
+    return int(found[1]) if found else None
 
 
 def _job(booted: Guest, command: str) -> str:
