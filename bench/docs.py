@@ -16,6 +16,7 @@ from bench.lab.wait import LabError
 from bench.show import Index, Row
 from bench.systems import SCALED
 from bench.systems.bare_loop import BareLoop
+from bench.systems.udp import Udp, UdpMerging
 from bench.workloads import METRICS
 
 TEMPLATE = Path(__file__).with_name("page.md")
@@ -151,6 +152,26 @@ def pump(document: Document) -> str:
     return markdown(("link, path", "figure", "udp, median", "udp : bare loop", "pairs", "verdict"), rows)
 
 
+def merging(document: Document, _markdown: object) -> str:
+    """UDP datagrams delivered one by one and merged: a line for each figure."""
+    index = Index(document)
+    rows = []
+    for ratio in document["ratios"]:
+        merged = index.find(ratio)
+        if (ratio["system"], ratio["against"]) != (UdpMerging.name, Udp.name):
+            continue
+        if not (show.is_headline(merged) or merged["metric"] in COSTS):
+            continue
+        key = (merged["link"], merged["path"], merged["mtu"], merged["workload"], merged["metric"])
+        apart = index.row(Udp.name, key)
+        beside_vxlan = apart and index.ratio(apart, systems.REFERENCE)
+        figures = [show.value(row["median"], row["unit"]) if row else "-" for row in (apart, merged)]
+        verdict = [ratio_text(ratio), str(ratio["pairs"]), ratio["verdict"], ratio_text(beside_vxlan)]
+        rows.append([where(merged), f"{merged['workload']}: {METRICS[merged['metric']].meaning}", *figures, *verdict])
+    header = ("link, path", "figure", "one by one", "merged", "merged : one by one", "pairs", "verdict")
+    return markdown((*header, "one by one : VXLAN"), rows)
+
+
 def scale(document: Document) -> str:
     """A line for each size of the table: traffic, and its ratio to the smallest; publication; memory."""
     index = Index(document)
@@ -219,6 +240,7 @@ MARKS: dict[str, Callable[[Document], str]] = {
     "cluster": _recorded("scale", scale_page.section),
     "soak": _recorded("soak", soak.section),
     "profile": _recorded("profile", profile.section),
+    "merging": _recorded("udp-merging", merging),
     "through": _recorded("through-daemon", show.agreement_section),
     "versions": versions,
     "machine": machine,

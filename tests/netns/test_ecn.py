@@ -9,6 +9,7 @@ import pytest
 from counted import Tally
 from raw_packets import receive
 
+from bench.lab import traffic
 from bench.lab.daemon import PORT, Overlay
 from bench.lab.topology import Host, Lab
 
@@ -89,3 +90,26 @@ def test_a_mark_that_nobody_would_see_drops_the_packet(scene):
             scene.peer.sendto(data, (scene.a.address, PORT))
         assert receive(seen, 1, DEADLINE_S) == [packets.forwarded(honest)]
     scene.tally.await_grown("rx", {"rx_received": 2, "rx_delivered": 1, "rx_drop_ecn": 1})
+
+
+def test_tcp_slows_down_for_a_mark_on_the_underlay(make_overlay):
+    """Both ends agree on ECN; a router of the underlay marks each datagram that may be marked; the receiver sees it."""
+    overlay = make_overlay()
+    a, b = overlay.lab.hosts
+    for host in (a, b):
+        host.pod.sysctl("ipv4/tcp_ecn", "1")
+    rules = "add table ip t; add chain ip t c { type filter hook prerouting priority -300; }; add rule ip t c "
+    b.namespace.run("nft", rules + f"udp dport {PORT} ip ecn ect0 ip ecn set ce")
+    before = marked(b)
+    found = traffic.tcp(traffic.Way(a.pod, b.pod, b.pod_address), seconds=1)
+    assert found.received_bytes > 0
+    assert marked(b) - before > 10
+    dropped = {it["name"]: it["value"] for it in overlay.status(b)["counters"]}["rx_drop_ecn"]
+    assert dropped == 0
+
+
+def marked(host: Host) -> int:
+    """Packets marked CE that the pod's kernel has seen."""
+    seen = host.pod.run("cat", "/proc/net/netstat").splitlines()
+    lines = [line.split() for line in seen if line.startswith("IpExt:")]
+    return int(dict(zip(*lines, strict=True))["InCEPkts"])

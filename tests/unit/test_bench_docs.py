@@ -56,6 +56,21 @@ def test_the_headline_compares_with_vxlan(document, tmp_path, monkeypatch):
     assert "10.00 Gb/s | 7.00 Gb/s | 0.70 (0.70-0.70) | 5 | worse | ≥ 1 " in line
 
 
+def test_udp_one_by_one_stands_beside_udp_merged():
+    made = Document(MACHINE, "0123456789abcdef", settings={"cc": "cubic", "pairs": 5, "seconds": 3})
+    made.systems = {
+        name: {"what": "", "version": "", "encrypted": False, "against": against}
+        for name, against in (("vxlan", ""), ("udp", "udp-bare-loop"), ("udp-merging", "udp"))
+    }
+    for system, rate in {"vxlan": 200, "udp": 180, "udp-merging": 270}.items():
+        series = made.of(Cell("wire", "host-host", 1500, "cubic", "udp-64"), system)
+        for number in range(5):
+            series.add(number, {"delivered_pps": rate * 1e3 + number})
+    (line,) = docs.merging(made.as_json("vxlan"), None).splitlines()[2:]
+    assert "| 180.0 k/s | 270.0 k/s | 1.50 (1.50-1.50) | 5 |" in line
+    assert line.endswith("| 0.90 (0.90-0.90) |")
+
+
 def test_where_vxlan_is_better(document):
     table = docs.worse(document)
     assert "0.70 (0.70-0.70)" in table
