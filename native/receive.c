@@ -178,6 +178,7 @@ static int write_groups(struct receive *r)
 
 		gone = error ? error : gone;
 	}
+	r->written += c->groups;
 	coalesce_reset(&r->coalesce);
 	return gone;
 }
@@ -225,12 +226,13 @@ static int take_message(struct receive *r, const struct table *table, struct mms
 	return gone;
 }
 
-/* Many small messages, or few large ones: by the mean of the last batch. */
+/* Many small messages, or few large ones: by what the last batch was like. */
 static void adapt(struct receive *r, uint32_t count, uint32_t bytes)
 {
-	uint32_t mean = bytes / count + 1;
-	uint32_t wanted = RECEIVE_BATCH_BYTES / mean;
+	uint32_t wanted = RECEIVE_BATCH_BYTES / (bytes / count + 1);
+	uint32_t most = RECEIVE_BATCH_WRITES * count / (r->written + 1);
 
+	wanted = most < wanted ? most : wanted;
 	r->wanted = wanted > RECEIVE_MESSAGES ? RECEIVE_MESSAGES : wanted < 2 ? 2 : wanted;
 }
 
@@ -250,6 +252,7 @@ int receive_batch(struct receive *r, const struct table *table, int64_t now_ns)
 		return 0;
 	}
 	r->memory.version = 0;
+	r->written = 0;
 	r->coalesce.kinds = (r->tun->offloads & UDPB_OFFLOAD_TCP_COALESCE ? COALESCE_TCP : 0) |
 			    (r->tun->offloads & UDPB_OFFLOAD_UDP_COALESCE ? COALESCE_UDP : 0);
 	coalesce_reset(&r->coalesce);

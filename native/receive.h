@@ -14,6 +14,8 @@
 
 #define RECEIVE_MESSAGES 64           /* in a batch at most, when they are small */
 #define RECEIVE_BATCH_BYTES 200000    /* about so many are wanted when they are large: a batch shall stay in the L2 cache */
+#define RECEIVE_BATCH_WRITES 256      /* ... and of datagrams written one by one: a write takes a microsecond, in which
+					 nothing is sent and the receiving program cannot read what its socket holds */
 #define RECEIVE_HEADROOM 64           /* of each slot: room for a virtio header, and a whole cache line */
 #define RECEIVE_SLOT_BYTES (65536 + 192) /* an exact power of two would start every slot in the same cache set */
 #define RECEIVE_ARENA_BYTES (RECEIVE_MESSAGES * RECEIVE_SLOT_BYTES)
@@ -32,6 +34,7 @@ struct receive {
 	struct stats *stats;
 	uint32_t source_check; /* UDPB_SOURCE_* */
 	uint32_t wanted;       /* messages to ask for: many small or few large ones */
+	uint32_t written;      /* writes of this batch */
 	struct receive_memory memory; /* valid inside one batch */
 	struct sockaddr_in names[RECEIVE_MESSAGES];
 	struct iovec iov[RECEIVE_MESSAGES];

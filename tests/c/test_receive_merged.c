@@ -171,6 +171,24 @@ static void test_one_bad_among_good(void)
 	close_merging();
 }
 
+/* Messages that are written datagram by datagram: the next batch is so small that its writes do not take long. */
+static void test_many_writes(void)
+{
+	for (uint32_t offloads = 0; offloads <= UDPB_OFFLOAD_UDP_COALESCE; offloads += UDPB_OFFLOAD_UDP_COALESCE) {
+		open_merging(offloads);
+		for (uint16_t i = 0; i < 20; i++)
+			arrive_flow(17, i, 100, 3200, false);
+		CHECK(batch() == 20 && stat(DELIVERED) == 20 * 32);
+		CHECK(stat(STAT_rx_writes) == (offloads ? 20 : 20 * 32));
+		if (offloads)
+			CHECK(bench.receive.wanted == RECEIVE_BATCH_BYTES / (32 * 128 + 1));
+		else
+			CHECK(bench.receive.wanted >= 4 && bench.receive.wanted * 32 <= RECEIVE_BATCH_WRITES);
+		compare_written(0);
+		close_merging();
+	}
+}
+
 static void test_stranger(void)
 {
 	open_merging(UDPB_OFFLOAD_UDP_COALESCE);
@@ -266,6 +284,7 @@ int main(void)
 	test_messages();
 	test_neighbours();
 	test_one_bad_among_good();
+	test_many_writes();
 	test_stranger();
 	test_joined();
 	test_refused();
