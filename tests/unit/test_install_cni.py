@@ -14,7 +14,7 @@ import pytest
 
 from udpbackend import __version__
 from udpbackend.cni import bundle
-from udpbackend.cni.plugin import VERSIONS
+from udpbackend.cni.versions import VERSIONS
 from udpbackend.commands import install_cni
 from udpbackend.errors import ConfigError, HostError, UsageError
 

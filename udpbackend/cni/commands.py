@@ -21,7 +21,7 @@ from udpbackend.cni.errors import (
     PluginError,
     reason,
 )
-from udpbackend.cni.plugin import VERSIONS
+from udpbackend.cni.versions import VERSIONS
 
 SINCE = {"CHECK": "0.4.0", "GC": "1.1.0", "STATUS": "1.1.0"}
 """Commands that came later, and the version of the specification with which they did."""

@@ -16,7 +16,7 @@ import time
 
 from udpbackend.cni import jsontext
 from udpbackend.cni.errors import PluginError, reason
-from udpbackend.cni.plugin import VERSIONS
+from udpbackend.cni.versions import VERSIONS
 
 BUSY_TRIES, BUSY_WAIT_S = 5, 1.0
 """A plugin that somebody is just writing cannot be run; that passes."""

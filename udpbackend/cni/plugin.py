@@ -1,6 +1,6 @@
 """The front door of the CNI plugin: what can be answered at once is answered without loading the rest.
 
-Owns the versions of the CNI specification that we speak, and the lines for a person who runs the plugin by hand.
+Owns the answer to VERSION, and the lines for a person who runs the plugin by hand.
 """
 
 from __future__ import annotations
@@ -9,9 +9,7 @@ import os
 import sys
 
 import udpbackend
-
-VERSIONS = ("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
-"""Of the CNI specification, oldest first."""
+from udpbackend.cni.versions import VERSIONS
 
 INCOMPLETE = """{
     "code": 999,

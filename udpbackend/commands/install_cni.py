@@ -24,8 +24,9 @@ from typing import Self
 from udpbackend import __version__, gojson
 from udpbackend.cni import bundle, delegate
 from udpbackend.cni.errors import PluginError
-from udpbackend.cni.plugin import VERSIONS, version_text
+from udpbackend.cni.plugin import version_text
 from udpbackend.cni.request import NAME
+from udpbackend.cni.versions import VERSIONS
 from udpbackend.commands.parser import Parser
 from udpbackend.errors import ConfigError, HostError, UsageError
 from udpbackend.host import cni_programs

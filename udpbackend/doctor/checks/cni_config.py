@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from udpbackend.cni.plugin import VERSIONS
 from udpbackend.cni.request import SUBNET_FILE
+from udpbackend.cni.versions import VERSIONS
 from udpbackend.doctor.aside import aside
 from udpbackend.doctor.facts import CniFolders, Facts
 from udpbackend.doctor.finding import Finding, NotChecked, Results, named
