@@ -158,7 +158,7 @@ static void test_worker(bool deleted)
 	close(stop);
 }
 
-/* A kernel grants all of them on a plain TUN; what is switched off is not used, and nothing else goes with it. */
+/* What is switched off is not used, and nothing else goes with it. Kernels before 6.2 know no USO, all others are old. */
 static void test_offloads_switched_off(void)
 {
 	struct udpb_config config = rig_config(UDPB_SOURCE_SUBNET);
@@ -174,7 +174,7 @@ static void test_offloads_switched_off(void)
 		used = udpb_queue_offloads(lab.u, 0);
 		if (off == 0)
 			all = used;
-		CHECK((all & off) == off && used == (all & ~off));
+		CHECK(used == (all & ~off) && (all & off || off == 0 || off == UDPB_OFFLOAD_USO));
 		udpb_free(lab.u);
 	}
 	close(tun);
