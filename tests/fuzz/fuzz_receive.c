@@ -323,7 +323,8 @@ static void run_batch(void)
 	for (uint32_t i = first_of_batch; i < let_in_count; i++)
 		missing += let_in[i].place == UINT32_MAX;
 	REQUIRE(missing == 0 || refused > refused_before);
-	check_batch_order();
+	if (refused == refused_before) /* of two equal packets nobody can tell which one was refused */
+		check_batch_order();
 	check_law();
 	bench.rig.now_ns += MS_NS(1);
 }
