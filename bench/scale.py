@@ -48,6 +48,8 @@ SET_UP_S = 20.0
 BETWEEN_S = 4.0
 SETTLE_S = 5.0
 DOUBLED = 2.0
+HELD = ("latency_p99_s", "ping_p99_s")
+"""A ping-pong waits where an answer is late, and so hides what a ping at its fixed time shows."""
 DISTURBED_CORES = 0.25
 """A window during which other programs took more than this is shown, but counts for nothing."""
 TRIES = 2
@@ -327,8 +329,13 @@ def ratios(windows: Sequence[dict[str, Any]]) -> dict[str, float]:
     return found
 
 
+def doubled(found: dict[str, float]) -> list[str]:
+    """Which of the latencies that the project holds itself to have doubled by following the changes."""
+    return [name for name in HELD if found[name] >= DOUBLED]
+
+
 def main(argv: Sequence[str]) -> int:
-    """The sub-command; 1 where following the changes has doubled the latency that one in a hundred exceeds."""
+    """The sub-command; 1 where following the changes has doubled a latency that one in a hundred exceeds."""
     options = _parser().parse_args(argv)
     if lacking := ", ".join(program for program in PROGRAMS if shutil.which(program) is None):
         raise LabError(f"needs {lacking}")
@@ -341,7 +348,7 @@ def main(argv: Sequence[str]) -> int:
     result.save(document, options.json)
     print(scale_page.summary(document))
     progress.say(f"figures are in {options.json}")
-    return 0 if document["ratios"]["latency_p99_s"] < DOUBLED else 1
+    return 1 if doubled(document["ratios"]) else 0
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -56,3 +56,10 @@ def test_a_page_without_such_a_run_has_no_such_section(document, tmp_path, monke
     recorded.parent.mkdir()
     recorded.write_text(json.dumps(document))
     assert "## Thousands of nodes" in docs.render("{{cluster}}", {"some": "run"})
+
+
+def test_a_ping_that_doubles_counts_like_a_ping_pong():
+    well = {"latency_p99_s": 1.5, "ping_p99_s": 1.4, "latency_p50_s": 3.0}
+    assert scale.doubled(well) == []
+    assert scale.doubled(well | {"ping_p99_s": 2.7}) == ["ping_p99_s"]
+    assert scale.doubled(well | {"latency_p99_s": 2.0}) == ["latency_p99_s"]
