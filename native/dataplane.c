@@ -315,15 +315,22 @@ int udpb_add_counters(struct udpb *u, const uint64_t *values, uint32_t count)
 	return 0;
 }
 
-int udpb_last_errno(const struct udpb *u)
+void udpb_last_error(const struct udpb *u, struct udpb_error *out)
 {
-	for (uint32_t q = 0; q < UDPB_QUEUES_MAX; q++) {
-		int error = atomic_load_explicit(&u->stats[q].last_errno, memory_order_relaxed);
+	struct timespec clock;
+	uint64_t last = 0;
 
-		if (error)
-			return error;
+	for (uint32_t q = 0; q < UDPB_QUEUES_MAX; q++) {
+		uint64_t it = atomic_load_explicit(&u->stats[q].last_error, memory_order_relaxed);
+
+		last = it > last ? it : last; /* the seconds stand foremost */
 	}
-	return 0;
+	clock_gettime(CLOCK_MONOTONIC, &clock);
+	*out = (struct udpb_error){
+		.error = last & 0xffff,
+		.counter = last >> 16 & 0xffff,
+		.age_s = clock.tv_sec - (int64_t)(last >> 32),
+	};
 }
 
 uint32_t udpb_in_flight(struct udpb *u)
@@ -340,9 +347,16 @@ uint32_t udpb_in_flight(struct udpb *u)
 	return total;
 }
 
+/* How long ago a moment was that a queue may just have noted; -1 for never. */
+static int64_t since(int64_t then, int64_t now)
+{
+	return then == 0 ? -1 : now > then ? now - then : 0;
+}
+
 static void describe(const struct peer *peer, int64_t now, struct udpb_peer *out)
 {
 	int64_t heard = atomic_load_explicit(&peer->heard_ns, memory_order_relaxed);
+	int64_t dropped = atomic_load_explicit(&peer->dropped_ns, memory_order_relaxed);
 	uint32_t mtu = peer_path_mtu(peer, now);
 	/* Read after it: the end of a path MTU that is believed only moves on, and is never past. */
 	int64_t until = atomic_load_explicit(&peer->path_mtu_until_ns, memory_order_relaxed);
@@ -356,7 +370,9 @@ static void describe(const struct peer *peer, int64_t now, struct udpb_peer *out
 		.tx_bytes = atomic_load_explicit(&peer->tx_bytes, memory_order_relaxed),
 		.rx_packets = atomic_load_explicit(&peer->rx_packets, memory_order_relaxed),
 		.rx_bytes = atomic_load_explicit(&peer->rx_bytes, memory_order_relaxed),
-		.silent_ns = heard == 0 ? -1 : now > heard ? now - heard : 0,
+		.silent_ns = since(heard, now),
+		.tx_dropped = atomic_load_explicit(&peer->tx_dropped, memory_order_relaxed),
+		.dropped_ago_ns = since(dropped, now),
 	};
 }
 
@@ -399,6 +415,8 @@ size_t udpb_restore_peers(struct udpb *u, const struct udpb_peer *rows, size_t c
 		peer_sent(peer, row->tx_packets, row->tx_bytes);
 		if (row->silent_ns >= 0)
 			peer_heard(peer, row->rx_packets, row->rx_bytes, now > row->silent_ns ? now - row->silent_ns : 1);
+		if (row->tx_dropped)
+			peer_dropped(peer, row->tx_dropped, now > row->dropped_ago_ns ? now - row->dropped_ago_ns : 1);
 		if (row->path_mtu_bytes)
 			peer_learn_path_mtu(peer, row->path_mtu_bytes, now + row->path_mtu_left_s * 1000000000LL);
 		found++;

@@ -222,6 +222,17 @@ void peer_path_mtu_asked(struct peer *peer, int64_t again_ns)
 	atomic_store_explicit(&peer->path_mtu_ask_ns, again_ns, memory_order_relaxed);
 }
 
+void peer_refuse_segments(struct peer *peer, int64_t until_ns)
+{
+	atomic_store_explicit(&peer->whole_until_ns, until_ns, memory_order_relaxed);
+}
+
+void peer_dropped(struct peer *peer, uint64_t packets, int64_t now_ns)
+{
+	atomic_fetch_add_explicit(&peer->tx_dropped, packets, memory_order_relaxed);
+	atomic_store_explicit(&peer->dropped_ns, now_ns, memory_order_relaxed);
+}
+
 void peer_sent(struct peer *peer, uint64_t packets, uint64_t bytes)
 {
 	atomic_fetch_add_explicit(&peer->tx_packets, packets, memory_order_relaxed);

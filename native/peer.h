@@ -20,6 +20,9 @@ struct peer {
 	_Atomic int64_t path_mtu_ask_ns;      /* from then on the kernel is to be asked again */
 	_Atomic uint64_t tx_packets, tx_bytes; /* inner; several queues may add */
 	_Atomic uint64_t rx_packets, rx_bytes;
+	_Atomic uint64_t tx_dropped;          /* inner packets for which there was no room on the way to it */
+	_Atomic int64_t dropped_ns;           /* when the last of them was, CLOCK_MONOTONIC; 0 for never */
+	_Atomic int64_t whole_until_ns;       /* until then the way to it refuses UDP_SEGMENT; 0 for never */
 	_Atomic int64_t heard_ns;             /* last good packet, CLOCK_MONOTONIC; 0 for never */
 	uint32_t references;                  /* maps that hold it; the registry's */
 	struct peer *next;                    /* in its hash chain; the registry's */
@@ -64,6 +67,17 @@ bool peer_path_mtu_is_old(const struct peer *peer, int64_t now_ns);
 
 /* It was asked just now; the next time is `again_ns`. */
 void peer_path_mtu_asked(struct peer *peer, int64_t again_ns);
+
+/* Whether the way to the peer is thought to refuse UDP_SEGMENT. */
+static inline int peer_refuses_segments(const struct peer *peer, int64_t now_ns)
+{
+	return atomic_load_explicit(&peer->whole_until_ns, memory_order_relaxed) > now_ns;
+}
+
+void peer_refuse_segments(struct peer *peer, int64_t until_ns); /* 0: it does not */
+
+/* Counts packets dropped for want of room on the way to the peer. */
+void peer_dropped(struct peer *peer, uint64_t packets, int64_t now_ns);
 
 void peer_sent(struct peer *peer, uint64_t packets, uint64_t bytes);
 void peer_heard(struct peer *peer, uint64_t packets, uint64_t bytes, int64_t now_ns);

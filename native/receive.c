@@ -108,7 +108,7 @@ static void count_write_error(struct receive *r, int error, uint32_t packets)
 		if (tun_io_is_gone(error))
 			stats_add(r->stats, STAT_rx_drop_tun_down, packets);
 		else
-			stats_error(r->stats, STAT_rx_drop_tun_refused, -error, packets);
+			stats_error(r->stats, STAT_rx_drop_tun_refused, -error, packets, r->now_ns);
 	}
 }
 
@@ -241,6 +241,7 @@ int receive_batch(struct receive *r, const struct table *table, int64_t now_ns)
 	uint32_t bytes = 0;
 	int count, error, gone = 0;
 
+	r->now_ns = now_ns;
 	for (size_t i = 0; i < r->wanted; i++) {
 		r->messages[i].msg_hdr.msg_namelen = sizeof(r->names[i]);
 		r->messages[i].msg_hdr.msg_controllen = sizeof(r->controls[i]);
@@ -248,7 +249,7 @@ int receive_batch(struct receive *r, const struct table *table, int64_t now_ns)
 	count = udp_io_receive(r->udp, r->messages, r->wanted);
 	if (count <= 0) {
 		if (count < 0 && count != -EAGAIN)
-			stats_error(r->stats, STAT_rx_socket_errors, -count, 1);
+			stats_error(r->stats, STAT_rx_socket_errors, -count, 1, now_ns);
 		return 0;
 	}
 	r->memory.version = 0;

@@ -33,6 +33,7 @@ struct receive {
 	const struct udp_io *udp;
 	struct stats *stats;
 	uint32_t source_check; /* UDPB_SOURCE_* */
+	int64_t now_ns;        /* of the batch */
 	uint32_t wanted;       /* messages to ask for: many small or few large ones */
 	uint32_t written;      /* writes of this batch */
 	struct receive_memory memory; /* valid inside one batch */

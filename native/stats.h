@@ -44,10 +44,12 @@
 	  "allow UDP to the peers on the backend port in the OUTPUT chain")                                            \
 	X(tx_drop_socket_full, TX, DROPPED, "the UDP socket took no more for too long",                                \
 	  "the underlay is slower than its senders: look at its qdisc, `tc -s qdisc show`")                            \
+	X(tx_drop_slow_peer, TX, DROPPED, "a peer takes less than it is sent, and its share of what may wait is full", \
+	  "`status` names the peer: look at the way to it, `tc -s qdisc show` and its link, and at who sends so much") \
 	X(tx_drop_no_buffer, TX, DROPPED, "the kernel had no memory for a datagram",                                   \
 	  "the host is short of memory: look at `free` and /proc/net/sockstat")                                        \
 	X(tx_drop_send_error, TX, DROPPED, "the kernel refused a datagram for another reason",                         \
-	  "`status` shows the last errno; the underlay's address may have gone: check --iface")                        \
+	  "`status` shows the last error; the underlay's address may have gone: check --iface")                        \
 	X(tx_drop_closed, TX, DROPPED, "packets still unsent when the queue was closed",                               \
 	  "normal when the daemon stops or flannel0 is made again")                                                    \
 	X(rx_drop_short, RX, DROPPED, "datagram is shorter than an IP header",                                         \
@@ -74,7 +76,7 @@
 	  "a device of the underlay marks congestion on packets that are Not-ECT, or overwrites their TOS: mend it there") \
 	X(rx_drop_tun_down, RX, DROPPED, "flannel0 is down", "`ip link set flannel0 up`")                              \
 	X(rx_drop_tun_refused, RX, DROPPED, "the kernel refused a packet written to flannel0",                         \
-	  "`status` shows the last errno; IPv6 may be switched off on flannel0")                                       \
+	  "`status` shows the last error; IPv6 may be switched off on flannel0")                                       \
 	X(rx_drop_tun_full, RX, DROPPED, "the kernel had no room for a packet written to flannel0",                    \
 	  "the host is short of memory: look at `free`")                                                               \
 	X(tx_reads, TX, NOTE, "reads from flannel0: packets and super-packets", "")                                    \
@@ -99,7 +101,7 @@
 	  "none needed; where it grows, the way out cannot segment UDP: look at `ethtool -k`")                         \
 	X(rx_coalesce_refused, RX, NOTE, "super-packets flannel0 refused; they were written again packet by packet",   \
 	  "none needed; the kernel has a known defect with them: see `offloads` in `status`")                          \
-	X(rx_socket_errors, RX, NOTE, "errors reading the UDP socket", "`status` shows the last errno")
+	X(rx_socket_errors, RX, NOTE, "errors reading the UDP socket", "`status` shows the last error")
 
 enum stat_id {
 #define UDPB_STAT_ID(name, direction, kind, meaning, cure) STAT_##name,
@@ -111,7 +113,9 @@ enum stat_id {
 /* One queue's counters. Written by the thread that turns the queue and by no other, read by any. */
 struct stats {
 	_Atomic uint64_t value[STAT_COUNT];
-	_Atomic int32_t last_errno; /* of the last tx_drop_send_error, rx_drop_tun_refused or rx_socket_errors */
+	/* The last errno of a counter that stands for several: tx_drop_send_error, rx_drop_tun_refused, rx_socket_errors. One
+	 * word, lest a reader see half of two: seconds of CLOCK_MONOTONIC, then 16 bits each of stat_id and errno; 0 for none. */
+	_Atomic uint64_t last_error;
 } __attribute__((aligned(64)));
 
 /* A plain add: with one writer no locked instruction is needed. */
@@ -127,10 +131,12 @@ static inline uint64_t stats_read(const struct stats *stats, enum stat_id id)
 	return atomic_load_explicit(&stats->value[id], memory_order_relaxed);
 }
 
-static inline void stats_error(struct stats *stats, enum stat_id id, int error, uint64_t n)
+static inline void stats_error(struct stats *stats, enum stat_id id, int error, uint64_t n, int64_t now_ns)
 {
 	stats_add(stats, id, n);
-	atomic_store_explicit(&stats->last_errno, error, memory_order_relaxed);
+	atomic_store_explicit(&stats->last_error,
+			      (uint64_t)(now_ns / 1000000000) << 32 | (uint64_t)id << 16 | ((uint64_t)error & 0xffff),
+			      memory_order_relaxed);
 }
 
 #endif

@@ -28,7 +28,8 @@ void transmit_init(struct transmit *t, const struct tun_io *tun, struct udp_io *
 {
 	memset(t, 0, sizeof(*t));
 	t->tun = tun;
-	t->udp[t->udp_count++] = udp;
+	lanes_init(&t->lanes);
+	(void)lanes_add_common(&t->lanes, udp);
 	t->stats = stats;
 	t->tos_mask = config->copy_dscp ? 0xff : PACKET_ECN_MASK;
 	t->arena = arena;
@@ -38,21 +39,18 @@ void transmit_init(struct transmit *t, const struct tun_io *tun, struct udp_io *
 
 int transmit_add_socket(struct transmit *t, struct udp_io *udp)
 {
-	if (t->udp_count == TRANSMIT_SOCKETS_MAX)
-		return -ENOSPC;
-	t->udp[t->udp_count++] = udp;
-	return 0;
+	return lanes_add_common(&t->lanes, udp);
 }
 
-/* The socket of a packet's flow: by its addresses, and for TCP by its ports. (Fragments but the first have none, and must
- * not overtake each other; those of UDP must stay with the rest of their flow. steer.c does the same for queues.) */
-static struct udp_io *choose_socket(const struct transmit *t, const struct packet *p)
+/* The source port of a packet's flow: by its addresses, and for TCP by its ports. (Fragments but the first have none, and
+ * must not overtake each other; those of UDP must stay with the rest of their flow. steer.c does the same for queues.) */
+static uint32_t choose_port(const struct transmit *t, const struct packet *p)
 {
 	const uint8_t *at = p->source, *end = at + (p->version == 4 ? 8 : 32);
 	uint32_t hash = 0, word;
 
-	if (t->udp_count == 1)
-		return t->udp[0];
+	if (t->lanes.ports == 1)
+		return 0;
 	for (; at < end; at += sizeof(word)) {
 		memcpy(&word, at, sizeof(word));
 		hash ^= word;
@@ -61,7 +59,7 @@ static struct udp_io *choose_socket(const struct transmit *t, const struct packe
 		memcpy(&word, p->bytes + p->header_bytes, sizeof(word));
 		hash ^= word;
 	}
-	return t->udp[((hash * 0x9e3779b1U) >> 16) % t->udp_count];
+	return (uint32_t)((hash * 0x9e3779b97f4a7c15ULL) >> 32) % t->lanes.ports;
 }
 
 /* Segments from the position on. */
@@ -107,6 +105,7 @@ static void drop_all(struct transmit *t, enum stat_id counter)
 void transmit_release(struct transmit *t)
 {
 	drop_all(t, STAT_tx_drop_closed);
+	lanes_release(&t->lanes);
 }
 
 /* Validates a packet just read and adds it to the batch, or counts it. Returns the arena bytes it keeps. */
@@ -117,7 +116,7 @@ static size_t accept_packet(struct transmit *t, uint8_t *bytes, size_t length, c
 	enum packet_fault fault = packet_parse(bytes, length, &packet);
 
 	if (fault == PACKET_OK && segment_prepare(&it->source, bytes, &packet, header) == 0) {
-		it->udp = choose_socket(t, &packet);
+		it->port = choose_port(t, &packet);
 		it->tos = packet_tos(&packet) & t->tos_mask;
 		t->count++;
 		stats_add(t->stats, STAT_tx_received, it->source.count);
@@ -128,7 +127,22 @@ static size_t accept_packet(struct transmit *t, uint8_t *bytes, size_t length, c
 	return 0;
 }
 
-/* Finds the peer of every packet not yet sent; those without one are answered and counted. */
+/* Counts what is left of packet `i` of the batch, and takes it out. Returns its segments. */
+static uint32_t drop_packet(struct transmit *t, uint32_t i, enum stat_id counter)
+{
+	struct transmit_packet *it = &t->packets[i];
+	uint32_t segments = it->source.count;
+
+	if (i == t->position.packet) {
+		segments -= t->position.segment;
+		t->position.segment = t->cut_done_bytes = 0;
+	}
+	it->source.count = 0;
+	stats_add(t->stats, counter, segments);
+	return segments;
+}
+
+/* Finds the peer of every packet not yet sent, and its socket. Those without a peer are answered and counted. */
 static void route(struct transmit *t, const struct table *table, int64_t now_ns)
 {
 	for (uint32_t i = t->position.packet; i < t->count; i++) {
@@ -139,13 +153,15 @@ static void route(struct transmit *t, const struct table *table, int64_t now_ns)
 		if (it->source.count == 0) /* dropped by an earlier attempt */
 			continue;
 		it->peer = table_lookup(table, p->version, p->destination, &local);
-		if (it->peer)
+		if (!it->peer) {
+			drop_packet(t, i, STAT_tx_drop_no_route);
+			answer_unreachable(&t->answer, p, now_ns);
 			continue;
-		stats_add(t->stats, STAT_tx_drop_no_route, it->source.count - (i == t->position.packet ? t->position.segment : 0));
-		answer_unreachable(&t->answer, p, now_ns);
-		it->source.count = 0;
-		if (i == t->position.packet)
-			t->position.segment = t->cut_done_bytes = 0;
+		}
+		it->udp = lanes_socket(&t->lanes, lanes_share(&t->lanes, it->peer), it->port,
+				       (uint32_t)p->length, now_ns);
+		if (!it->udp)
+			peer_dropped(it->peer, drop_packet(t, i, STAT_tx_drop_slow_peer), now_ns);
 	}
 }
 
@@ -154,6 +170,9 @@ void transmit_count_sent(struct transmit *t, struct peer *peer, uint32_t packets
 	stats_add(t->stats, STAT_tx_delivered, packets);
 	stats_add(t->stats, STAT_tx_bytes, bytes);
 	peer_sent(peer, packets, bytes);
+	lanes_charge(&t->lanes, lanes_share(&t->lanes, peer), 1, bytes);
+	if (peer->address_be == t->unsure_be)
+		t->unsure_be = 0;
 }
 
 void transmit_segment_sent(struct transmit *t, uint32_t bytes)
@@ -164,8 +183,14 @@ void transmit_segment_sent(struct transmit *t, uint32_t bytes)
 	advance(t, (struct transmit_position){ t->position.packet, t->position.segment + 1 });
 }
 
-void transmit_drop_by_errno(struct transmit *t, int error, uint32_t datagrams)
+void transmit_drop_by_errno(struct transmit *t, const struct udp_io *udp, struct peer *peer, int error, uint32_t datagrams,
+			    int64_t now_ns)
 {
+	if (udp->source_be && error == -ENOBUFS) { /* the lane is full, or a qdisc on the way out */
+		stats_add(t->stats, STAT_tx_drop_slow_peer, datagrams);
+		peer_dropped(peer, datagrams, now_ns);
+		return;
+	}
 	switch (-error) {
 	case EMSGSIZE:
 		stats_add(t->stats, STAT_tx_drop_too_big, datagrams);
@@ -184,7 +209,7 @@ void transmit_drop_by_errno(struct transmit *t, int error, uint32_t datagrams)
 		stats_add(t->stats, STAT_tx_drop_no_buffer, datagrams);
 		break;
 	default:
-		stats_error(t->stats, STAT_tx_drop_send_error, -error, datagrams);
+		stats_error(t->stats, STAT_tx_drop_send_error, -error, datagrams, now_ns);
 	}
 }
 
@@ -203,13 +228,32 @@ static int ask(struct transmit *t, uint32_t number, int64_t now_ns)
 	return answer;
 }
 
+/* Whether the number of datagrams may be why a message was refused: then fewer are asked for from now on. How many the
+ * kernel takes is the socket's knowledge; that the way to a peer takes one at a time only (no checksum offload, xfrm) is
+ * the peer's, and is forgotten after a while. Where a datagram alone is refused as well, it was something else. */
+static bool downgrade(struct transmit *t, const struct transmit_run *run, int error, int64_t now_ns)
+{
+	if (udp_io_downgrade(run->udp, run->datagrams, error))
+		return true;
+	if (run->datagrams > 1 && udp_io_refuses_segments(error)) {
+		peer_refuse_segments(run->peer, now_ns + TRANSMIT_SEGMENT_NS);
+		t->unsure_be = run->peer->address_be;
+		return true;
+	}
+	if (run->peer->address_be == t->unsure_be) {
+		peer_refuse_segments(run->peer, 0);
+		t->unsure_be = 0;
+	}
+	return false;
+}
+
 /* The kernel refused the first message not yet taken. Either the batch is to be composed anew, or its datagrams go.
  * Returns 0, or -EAGAIN when the socket is full. */
 static int refused(struct transmit *t, uint32_t number, int error, int64_t now_ns)
 {
 	const struct transmit_run *run = &t->runs[number];
 
-	if (udp_io_downgrade(run->udp, run->datagrams, error)) {
+	if (downgrade(t, run, error, now_ns)) {
 		stats_add(t->stats, STAT_tx_gso_refused, 1);
 		return 0;
 	}
@@ -220,7 +264,7 @@ static int refused(struct transmit *t, uint32_t number, int error, int64_t now_n
 			return answer == -EAGAIN ? answer : 0; /* compose stops at the packet now: it is dealt with on its own */
 		error = answer;
 	}
-	transmit_drop_by_errno(t, error, run->datagrams);
+	transmit_drop_by_errno(t, run->udp, run->peer, error, run->datagrams, now_ns);
 	advance(t, run->end);
 	return 0;
 }
@@ -238,6 +282,11 @@ static int send_runs(struct transmit *t, int64_t now_ns)
 		while (end < t->runs_count && t->runs[end].udp == udp && t->runs[end].may_fragment == t->runs[done].may_fragment)
 			end++;
 		sent = udp_io_send(udp, &t->messages[done], end - done, t->runs[done].may_fragment);
+		if (sent == -ENOBUFS) { /* says nothing about the messages behind it: they need no composing anew */
+			transmit_drop_by_errno(t, udp, t->runs[done].peer, sent, t->runs[done].datagrams, now_ns);
+			advance(t, t->runs[done++].end);
+			continue;
+		}
 		if (sent < 0 && sent != -EAGAIN)
 			sent = refused(t, done, sent, now_ns);
 		if (sent == -EAGAIN)
@@ -309,6 +358,10 @@ int transmit_batch(struct transmit *t, const struct table *table, int64_t now_ns
 void transmit_resume(struct transmit *t, const struct table *table, int64_t now_ns)
 {
 	dispatch(t, table, now_ns);
-	if (transmit_blocked(t) && now_ns - t->blocked_since_ns >= TRANSMIT_STALL_NS)
-		drop_all(t, STAT_tx_drop_socket_full);
+	if (!transmit_blocked(t) || now_ns - t->blocked_since_ns < TRANSMIT_STALL_NS)
+		return;
+	for (uint32_t i = t->position.packet; i < t->count; i++)
+		if (t->packets[i].source.count > 0)
+			peer_dropped(t->packets[i].peer, drop_packet(t, i, STAT_tx_drop_socket_full), now_ns);
+	end_batch(t);
 }

@@ -8,6 +8,7 @@
 #include <stdatomic.h>
 
 #include "answer.h"
+#include "lanes.h"
 #include "segment.h"
 #include "stats.h"
 #include "table.h"
@@ -21,7 +22,8 @@
 #define TRANSMIT_PATH_MTU_NS 600000000000LL /* RFC 1191, 6.3: ten minutes; Linux's own memory is as long */
 #define TRANSMIT_PATH_MTU_ASK_NS 3000000000LL /* the kernel may know better at once, and is asked again after so long */
 #define TRANSMIT_IPV6_LEAST_BYTES 1280 /* RFC 8200, 5: what every IPv6 link takes */
-#define TRANSMIT_SOCKETS_MAX 16
+#define TRANSMIT_SEGMENT_NS 30000000000LL /* a path that refused UDP_SEGMENT is asked again after so long */
+#define TRANSMIT_SOCKETS_MAX LANES_PORTS_MAX
 #define TRANSMIT_READ_BYTES (TRANSMIT_BATCH_BYTES + 65536 + 160) /* a multiple of 64: the first run begins a cache line */
 #define TRANSMIT_PACKED_BYTES (TRANSMIT_READ_BYTES + TRANSMIT_DATAGRAMS * SEGMENT_HEADERS_MAX) /* all that is composed */
 #define TRANSMIT_ARENA_BYTES (TRANSMIT_READ_BYTES + TRANSMIT_PACKED_BYTES)
@@ -30,7 +32,8 @@
 struct transmit_packet {
 	struct segment_source source;
 	struct peer *peer;   /* valid inside one call: the table may be swapped between two. NULL: dropped */
-	struct udp_io *udp;  /* the socket of its flow */
+	uint32_t port;       /* of its flow: the number of the socket, or of its namesake in a lane */
+	struct udp_io *udp;  /* that socket; valid as long as the peer */
 	uint8_t tos;         /* of the datagrams it leaves in: their ECN is the packet's (RFC 6040, 4.1) */
 };
 
@@ -46,14 +49,14 @@ struct transmit_run {
 	struct transmit_position end; /* of the batch after it */
 	bool may_fragment; /* its only datagram is longer than the path is said to take, and is to arrive all the same */
 	uint32_t datagrams, bytes, datagram_bytes;
+	uint32_t segments_max;
 	uint8_t tos;
 };
 
 struct transmit {
-	const struct tun_io *tun; /* borrowed, as are the next two */
-	struct udp_io *udp[TRANSMIT_SOCKETS_MAX]; /* the first is also the one that receives */
+	const struct tun_io *tun; /* borrowed, as is the next */
 	struct stats *stats;
-	uint32_t udp_count;
+	struct lanes lanes; /* the sockets; the first of those that all peers share is also the one that receives */
 	struct answer answer;
 	uint8_t tos_mask; /* what of a packet's TOS its datagrams get */
 	uint8_t *arena;  /* packets as read; borrowed, as is the next */
@@ -65,6 +68,7 @@ struct transmit {
 	uint32_t cut_address_be;  /* ... to this peer */
 	int64_t blocked_since_ns; /* when the socket last refused without taking any; 0 when it is not full */
 	int full_fd;              /* the socket that refused, while blocked */
+	uint32_t unsure_be;       /* the peer last taken to refuse UDP_SEGMENT, until a datagram alone has shown it right; or 0 */
 	_Atomic uint32_t in_flight; /* segments still to be sent, for other threads, when a call ends */
 	struct transmit_packet packets[TRANSMIT_PACKETS];
 
@@ -85,7 +89,7 @@ void transmit_init(struct transmit *t, const struct tun_io *tun, struct udp_io *
  * while blocked. Returns 0 or -ENOSPC. */
 int transmit_add_socket(struct transmit *t, struct udp_io *udp);
 
-/* Counts what still waits as dropped. */
+/* Counts what still waits as dropped, and closes the lanes. */
 void transmit_release(struct transmit *t);
 
 /* Moves one batch. Not while blocked. Returns how many packets were read, or the -errno by which the TUN is gone (what
@@ -109,11 +113,12 @@ void transmit_compose(struct transmit *t, int64_t now_ns);
 /* Moves the position to the next packet. (transmit.c, as the next two; for transmit_path.c.) */
 void transmit_next_packet(struct transmit *t);
 
-/* Counts packets that the kernel took for a peer, and their bytes. */
+/* Counts packets that the kernel took in one message for a peer, and their bytes. */
 void transmit_count_sent(struct transmit *t, struct peer *peer, uint32_t packets, uint32_t bytes);
 
-/* Counts datagrams that the kernel refused with this -errno as dropped. */
-void transmit_drop_by_errno(struct transmit *t, int error, uint32_t datagrams);
+/* Counts datagrams to a peer that the kernel refused with this -errno as dropped. */
+void transmit_drop_by_errno(struct transmit *t, const struct udp_io *udp, struct peer *peer, int error, uint32_t datagrams,
+			    int64_t now_ns);
 
 /* The kernel has taken the segment at the position as a datagram of its own. */
 void transmit_segment_sent(struct transmit *t, uint32_t bytes);

@@ -37,7 +37,8 @@ static bool passes(const struct transmit_packet *it, uint32_t path_mtu, int64_t 
 }
 
 /* Begins a run with the datagram of this length that has been put there. */
-static struct transmit_run *begin_run(struct transmit *t, const struct transmit_packet *it, uint32_t bytes, uint8_t *at)
+static struct transmit_run *begin_run(struct transmit *t, const struct transmit_packet *it, uint32_t bytes, uint8_t *at,
+				      int64_t now_ns)
 {
 	const struct peer *peer = it->peer;
 	uint32_t number = t->runs_count++;
@@ -48,6 +49,7 @@ static struct transmit_run *begin_run(struct transmit *t, const struct transmit_
 		.udp = it->udp,
 		.tos = it->tos,
 		.datagram_bytes = bytes,
+		.segments_max = peer_refuses_segments(peer, now_ns) ? 1 : it->udp->segments_max,
 	};
 	t->iov[number].iov_base = at;
 	t->addresses[number] = (struct sockaddr_in){
@@ -63,7 +65,7 @@ static int joins(const struct transmit_run *run, const struct transmit_packet *i
 {
 	return run && !run->may_fragment && run->peer == it->peer && run->udp == it->udp && run->tos == it->tos &&
 	       bytes <= run->datagram_bytes &&
-	       run->datagrams < run->udp->segments_max &&
+	       run->datagrams < run->segments_max &&
 	       run->bytes == run->datagrams * run->datagram_bytes && run->bytes + bytes <= UDP_IO_RUN_BYTES;
 }
 
@@ -91,6 +93,7 @@ static void finish_messages(struct transmit *t)
 		udp_io_set_about(&t->messages[i].msg_hdr, &t->controls[i], (struct udp_io_about){
 			.segment_bytes = run->datagrams > 1 ? run->datagram_bytes : 0,
 			.tos = run->tos,
+			.source_be = run->udp->source_be,
 		});
 	}
 }
@@ -117,7 +120,7 @@ void transmit_compose(struct transmit *t, int64_t now_ns)
 			bool may_fragment = path_mtu != UINT32_MAX && bytes + UDP_IO_OVERHEAD_BYTES > path_mtu;
 
 			if (may_fragment || !joins(run, it, bytes)) {
-				run = begin_run(t, it, bytes, to);
+				run = begin_run(t, it, bytes, to, now_ns);
 				run->may_fragment = may_fragment;
 			}
 			t->datagrams_count++;

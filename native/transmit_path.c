@@ -33,7 +33,7 @@ static struct mmsghdr message_of(const struct transmit_packet *it, struct iovec 
 		.sin_port = it->peer->port_be,
 		.sin_addr.s_addr = it->peer->address_be,
 	};
-	udp_io_set_about(&message.msg_hdr, control, (struct udp_io_about){ .tos = it->tos });
+	udp_io_set_about(&message.msg_hdr, control, (struct udp_io_about){ .tos = it->tos, .source_be = it->udp->source_be });
 	return message;
 }
 
@@ -51,7 +51,7 @@ int transmit_ask(struct transmit *t, const struct transmit_packet *it, struct io
 	union udp_io_control control;
 	struct sockaddr_in address;
 	struct mmsghdr message = message_of(it, pieces, count, &address, &control);
-	int answer = it->udp->probe(it->udp->fd, &message.msg_hdr);
+	int answer = udp_io_ask(it->udp, &message.msg_hdr);
 
 	if (answer == -EAGAIN)
 		return answer;
@@ -117,7 +117,7 @@ static int send_cut(struct transmit *t, const struct transmit_packet *it, const 
 		transmit_count_sent(t, peer, 1, p->length);
 		stats_add(t->stats, STAT_tx_fragmented, 1);
 	} else {
-		transmit_drop_by_errno(t, more < 0 ? -EMSGSIZE : error, 1);
+		transmit_drop_by_errno(t, it->udp, peer, more < 0 ? -EMSGSIZE : error, 1, now_ns);
 	}
 	return 0;
 }

@@ -3,8 +3,10 @@
 
 #include <errno.h>
 #include <linux/errqueue.h>
+#include <linux/sockios.h>
 #include <netinet/udp.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "udpb.h"
@@ -12,44 +14,106 @@
 #define BUFFER_BYTES (8 << 20) /* the kernel doubles it; holds a burst of 128 full-sized GSO datagrams twice */
 #define ERRORS_READ_MAX 16
 
-/* The privileged form passes net.core.*mem_max; without CAP_NET_ADMIN in the initial namespace the plain one must do. */
-static void set_buffer(int fd, int forced, int plain)
-{
-	int bytes = BUFFER_BYTES;
+#define BESIDE_ADDRESS 0x7f010000 /* 127.1.0.0 */
+#define BESIDE_TRIES 8 /* the process before us may still hold one */
 
+/* The privileged form passes net.core.*mem_max; without CAP_NET_ADMIN in the initial namespace the plain one must do. */
+static void set_buffer(int fd, int forced, int plain, int bytes)
+{
 	if (setsockopt(fd, SOL_SOCKET, forced, &bytes, sizeof(bytes)) < 0)
 		(void)setsockopt(fd, SOL_SOCKET, plain, &bytes, sizeof(bytes));
 }
 
-int udp_io_open(struct udp_io *io, int fd, uint32_t off)
+static int queued(int fd)
 {
-	int recverr = 0, on = 1, gro = !(off & UDPB_OFFLOAD_UDP_GRO);
-	int segment_bytes = 0;
-	socklen_t length = sizeof(segment_bytes);
+	int bytes = 0;
+
+	return ioctl(fd, SIOCOUTQ, &bytes) < 0 ? -errno : bytes;
+}
+
+/* What a socket of either kind needs. A queued error keeps an fd ready until somebody reads the error queue: nobody does. */
+static int set_up(struct udp_io *io, int fd, uint32_t off, int errors, int receive_bytes, int send_bytes)
+{
+	int on = 1, gro = !(off & UDPB_OFFLOAD_UDP_GRO), segment_bytes = 0, buffer_bytes = 0;
+	socklen_t length = sizeof(int);
 	int error = udp_io_set_discovery(fd, IP_PMTUDISC_DO);
 
 	if (error)
 		return error;
-	/* A queued error keeps the fd ready until somebody reads the error queue: nobody does. */
-	if (setsockopt(fd, IPPROTO_IP, IP_RECVERR, &recverr, sizeof(recverr)) < 0)
+	if (setsockopt(fd, IPPROTO_IP, IP_RECVERR, &errors, sizeof(errors)) < 0)
+		return -errno;
+	set_buffer(fd, SO_RCVBUFFORCE, SO_RCVBUF, receive_bytes);
+	set_buffer(fd, SO_SNDBUFFORCE, SO_SNDBUF, send_bytes);
+	if (getsockopt(fd, SOL_SOCKET, SO_SNDBUF, &buffer_bytes, &length) < 0)
 		return -errno;
 	if (setsockopt(fd, IPPROTO_IP, IP_RECVTOS, &on, sizeof(on)) < 0)
 		return -errno;
-	set_buffer(fd, SO_RCVBUFFORCE, SO_RCVBUF);
-	set_buffer(fd, SO_SNDBUFFORCE, SO_SNDBUF);
-	*io = (struct udp_io){
-		.fd = fd,
-		.recvmmsg = recvmmsg,
-		.sendmmsg = sendmmsg,
-		.probe = udp_io_probe,
-		.set_discovery = udp_io_set_discovery,
-	};
+	*io = (struct udp_io){ .fd = fd,
+			       .buffer_bytes = (uint32_t)buffer_bytes,
+			       .recvmmsg = recvmmsg,
+			       .sendmmsg = sendmmsg,
+			       .probe = udp_io_probe,
+			       .set_discovery = udp_io_set_discovery,
+			       .queued = queued,
+			       .beside = udp_io_open_beside };
 	/* Both options are there from Linux 4.18 and 5.0 on. How many segments a message may have shows when one is sent. */
 	io->segments_max = 1;
 	if (!(off & UDPB_OFFLOAD_UDP_SEGMENT) && getsockopt(fd, IPPROTO_UDP, UDP_SEGMENT, &segment_bytes, &length) == 0)
 		io->segments_max = UDP_IO_SEGMENTS_MAX;
 	io->gro = setsockopt(fd, IPPROTO_UDP, UDP_GRO, &gro, sizeof(gro)) == 0 && gro;
 	return 0;
+}
+
+int udp_io_open(struct udp_io *io, int fd, uint32_t off)
+{
+	return set_up(io, fd, off, 0, BUFFER_BYTES, BUFFER_BYTES);
+}
+
+/* Binds to the port of `model` on an address that nobody sends to; loopback need not be up. */
+static int bind_beside(int fd, const struct udp_io *model, uint32_t *source_be)
+{
+	struct sockaddr_in address;
+	socklen_t length = sizeof(address);
+	int on = 1;
+
+	if (getsockname(model->fd, (struct sockaddr *)&address, &length) < 0 ||
+	    setsockopt(fd, IPPROTO_IP, IP_FREEBIND, &on, sizeof(on)) < 0)
+		return -errno;
+	*source_be = address.sin_addr.s_addr;
+	for (uint32_t i = 0; i < BESIDE_TRIES; i++) {
+		address.sin_addr.s_addr = htonl(BESIDE_ADDRESS + (i << 16) + ((uint32_t)fd & 0xffff));
+		if (bind(fd, (struct sockaddr *)&address, sizeof(address)) == 0)
+			return 0;
+	}
+	return -errno;
+}
+
+int udp_io_open_beside(struct udp_io *io, const struct udp_io *model, uint32_t buffer_bytes)
+{
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	uint32_t source_be = 0;
+	int error;
+
+	if (fd < 0)
+		return -errno;
+	/* Errors of a path are looked up by the address that the datagram left from: only a qdisc's come here. */
+	error = set_up(io, fd, UDPB_OFFLOAD_UDP_GRO, 1, 0, (int)buffer_bytes);
+	if (!error)
+		error = bind_beside(fd, model, &source_be);
+	if (error) {
+		close(fd);
+		return error;
+	}
+	io->source_be = source_be;
+	io->segments_max = model->segments_max;
+	return 0;
+}
+
+uint32_t udp_io_queued(const struct udp_io *io)
+{
+	int bytes = io->queued(io->fd);
+
+	return bytes > 0 ? (uint32_t)bytes : 0;
 }
 
 /* Writes one control message where the others end. */
@@ -65,6 +129,7 @@ static void add_control(struct msghdr *message, int level, int type, const void 
 void udp_io_set_about(struct msghdr *message, union udp_io_control *control, struct udp_io_about about)
 {
 	uint16_t segment_bytes = (uint16_t)about.segment_bytes;
+	struct in_pktinfo source = { .ipi_spec_dst.s_addr = about.source_be };
 	int tos = about.tos;
 
 	message->msg_controllen = 0;
@@ -73,6 +138,8 @@ void udp_io_set_about(struct msghdr *message, union udp_io_control *control, str
 		add_control(message, IPPROTO_UDP, UDP_SEGMENT, &segment_bytes, sizeof(segment_bytes));
 	if (tos)
 		add_control(message, IPPROTO_IP, IP_TOS, &tos, sizeof(tos));
+	if (about.source_be)
+		add_control(message, IPPROTO_IP, IP_PKTINFO, &source, sizeof(source));
 }
 
 /* Whether a piece of control data is of this kind and all there: the kernel cuts off what finds no room (MSG_CTRUNC). */
@@ -101,14 +168,18 @@ struct udp_io_about udp_io_get_about(struct msghdr *message)
 	return about;
 }
 
+bool udp_io_refuses_segments(int error)
+{
+	/* EIO: the way out has no checksum offload (before 6.11) or is transformed (xfrm). */
+	return error == -EINVAL || error == -EIO || error == -EOPNOTSUPP;
+}
+
 bool udp_io_downgrade(struct udp_io *io, uint32_t segments, int error)
 {
-	/* EINVAL: too many segments for a Linux before 6.9. EIO: the way out has no checksum offload (before 6.11) or is
-	 * transformed (xfrm). */
-	if (segments > 1 && (error == -EINVAL || error == -EIO || error == -EOPNOTSUPP)) {
-		if (!io->segments_doubted)
-			io->segments_doubted = io->segments_max;
-		io->segments_max = error == -EINVAL && io->segments_max > UDP_IO_SEGMENTS_LESS ? UDP_IO_SEGMENTS_LESS : 1;
+	/* EINVAL: too many segments for a Linux before 6.9. */
+	if (error == -EINVAL && segments > UDP_IO_SEGMENTS_LESS) {
+		io->segments_doubted = io->segments_max;
+		io->segments_max = UDP_IO_SEGMENTS_LESS;
 		return true;
 	}
 	if (io->segments_doubted) {
@@ -126,6 +197,12 @@ int udp_io_receive(const struct udp_io *io, struct mmsghdr *messages, unsigned i
 		got = io->recvmmsg(io->fd, messages, count, MSG_DONTWAIT, NULL);
 	} while (got < 0 && errno == EINTR);
 	return got < 0 ? -errno : got;
+}
+
+/* Nobody waits for a socket beside others: where it is full, it drops, as the qdisc behind it does. */
+static int refusal(const struct udp_io *io, int result)
+{
+	return result == -EAGAIN && io->source_be ? -ENOBUFS : result;
 }
 
 int udp_io_send(struct udp_io *io, struct mmsghdr *messages, unsigned int count, bool may_fragment)
@@ -146,7 +223,12 @@ int udp_io_send(struct udp_io *io, struct mmsghdr *messages, unsigned int count,
 	}
 	if (sent > 0)
 		io->segments_doubted = 0;
-	return sent < 0 ? -errno : sent;
+	return sent < 0 ? refusal(io, -errno) : sent;
+}
+
+int udp_io_ask(const struct udp_io *io, struct msghdr *message)
+{
+	return refusal(io, io->probe(io->fd, message));
 }
 
 int udp_io_set_discovery(int fd, int how)
@@ -182,18 +264,21 @@ static int read_mtu(int fd)
 
 int udp_io_probe(int fd, struct msghdr *message)
 {
-	int on = 1, off = 0, result;
-	socklen_t length = sizeof(result);
+	int on = 1, off = 0, before = 0, result;
+	socklen_t length = sizeof(int);
 
-	if (setsockopt(fd, IPPROTO_IP, IP_RECVERR, &on, sizeof(on)) < 0)
+	/* To switch it off empties the queue. Where it was on, older errors may be there. */
+	if (getsockopt(fd, IPPROTO_IP, IP_RECVERR, &before, &length) < 0 ||
+	    (before && setsockopt(fd, IPPROTO_IP, IP_RECVERR, &off, sizeof(off)) < 0) ||
+	    setsockopt(fd, IPPROTO_IP, IP_RECVERR, &on, sizeof(on)) < 0)
 		return -errno;
 	do {
 		result = sendmsg(fd, message, MSG_DONTWAIT) < 0 ? -errno : 0;
 	} while (result == -EINTR);
 	if (result == -EMSGSIZE)
 		result = read_mtu(fd);
-	/* This empties the queue as well. What a stranger's ICMP has left as the socket's error would be the next send's. */
-	(void)setsockopt(fd, IPPROTO_IP, IP_RECVERR, &off, sizeof(off));
+	/* What a stranger's ICMP has left as the socket's error would be the next send's. */
+	(void)setsockopt(fd, IPPROTO_IP, IP_RECVERR, &before, sizeof(before));
 	(void)getsockopt(fd, SOL_SOCKET, SO_ERROR, &off, &length);
 	return result;
 }

@@ -70,6 +70,8 @@ struct udpb_peer {
 	uint32_t path_mtu_left_s; /* how long it is still believed */
 	uint64_t tx_packets, tx_bytes, rx_packets, rx_bytes; /* inner; since the peer first appeared */
 	int64_t silent_ns;        /* since the last good packet from it; -1 for never */
+	uint64_t tx_dropped;      /* packets for it that found no room on the way, of those counted as dropped */
+	int64_t dropped_ago_ns;   /* since the last of them; -1 for never */
 };
 
 struct udpb_counter {
@@ -139,8 +141,14 @@ int udpb_add_counters(struct udpb *u, const uint64_t *values, uint32_t count);
 /* Packets taken from flannel0 and not yet accepted by the UDP socket. */
 uint32_t udpb_in_flight(struct udpb *u);
 
-/* The last errno behind a counter that names none of its own; 0 for none. */
-int udpb_last_errno(const struct udpb *u);
+/* The last errno behind a counter that stands for several. */
+struct udpb_error {
+	int32_t error;    /* the errno; 0: there was none */
+	uint32_t counter; /* as in udpb_counter_info */
+	int64_t age_s;    /* whole seconds since */
+};
+
+void udpb_last_error(const struct udpb *u, struct udpb_error *out);
 
 /* Copies up to `capacity` peers of the published table into `out`; returns how many there are. */
 size_t udpb_read_peers(struct udpb *u, struct udpb_peer *out, size_t capacity);

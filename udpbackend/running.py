@@ -85,6 +85,7 @@ class Running:
             counters=seen.counters,
             peers=seen.peers,
             heard=seen.heard,
+            slow=seen.slow,
             in_flight=seen.in_flight,
             last_error=seen.last_error,
             kernel=seen.kernel,

@@ -3,16 +3,19 @@
  * Owns what stands behind the function pointers of struct tun_io and struct udp_io in a test: packets and datagrams that
  * wait to be read, everything that was written and sent, and scripted errors. A *fault* strikes when so many items have
  * been dealt with, as often as told; like the kernel, a call that has moved something returns what it moved and meets
- * the fault the next time. It knows no peers and no inner packets. One fake per program; one thread.
+ * the fault the next time. A datagram to a *slow* address stays charged to its socket until the test lets it go; sockets
+ * opened beside the first have accounts of their own. It knows no peers and no inner packets. One fake per program; one thread.
  */
 #ifndef FAKE_IO_H
 #define FAKE_IO_H
 
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/udp.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "check.h"
 #include "tun_io.h"
@@ -20,6 +23,11 @@
 
 #define FAKE_ITEMS 1024
 #define FAKE_FAULTS 8
+#define FAKE_SOCKETS 300
+#define FAKE_BESIDE 1000 /* the first fd of a socket beside another */
+#define FAKE_SLOW 64
+#define FAKE_BUFFER_BYTES (16U << 20)
+#define FAKE_CHARGE_BYTES 768 /* for a message beside its bytes */
 
 struct fake_item {
 	struct virtio_net_hdr header; /* a TUN's */
@@ -29,6 +37,7 @@ struct fake_item {
 	uint32_t packets;             /* what it is to count as; a super-packet is several */
 	uint8_t *bytes;
 	size_t length;
+	int fd;                       /* a datagram's: where it was sent from */
 };
 
 /* One direction of one fd. */
@@ -40,6 +49,7 @@ struct fake_stream {
 		int error;
 	} faults[FAKE_FAULTS];
 	uint32_t fault_count, faults_done, calls;
+	uint64_t forgotten; /* packets of items that are no more */
 };
 
 static struct {
@@ -48,6 +58,7 @@ static struct {
 	uint32_t udp_segments_max; /* in one message: more are refused with `udp_segments_error`; 0 for any number */
 	uint32_t udp_counted_bytes; /* that sendmmsg takes for payload when it counts segments */
 	int udp_segments_error;
+	uint32_t udp_refusing_be; /* ... on the way to this address alone; 0: to all */
 	uint32_t udp_messages;    /* sent */
 	size_t udp_longest_bytes; /* sendmmsg answers EMSGSIZE to a longer datagram with DF; 0 for none */
 	bool udp_no_df;           /* the socket sends with DF clear now */
@@ -55,6 +66,16 @@ static struct {
 	int path_mtu;             /* what the kernel says to a refused one, or -errno */
 	uint32_t path_mtu_calls;
 	struct sockaddr_in path_mtu_peer; /* whom it was last asked about */
+	uint32_t slow_be[FAKE_SLOW];      /* what is sent there stays charged */
+	uint32_t slow_count;
+	size_t charged[FAKE_SOCKETS];     /* by fd: 4, then from FAKE_BESIDE on */
+	size_t kept[FAKE_SOCKETS][FAKE_SLOW]; /* of it, for each slow address */
+	int beside_model[FAKE_SOCKETS];   /* the fd that it was opened beside */
+	int beside_error;                 /* no socket can be opened beside another */
+	size_t buffer_bytes;              /* of the first socket; a quarter for those beside it */
+	uint32_t queued_calls;
+	bool uncounted;                   /* datagrams are not kept: there are too many */
+	uint64_t sent_to[256];            /* by the last byte of the address */
 } fake;
 
 static inline void fake_keep(struct fake_stream *stream, const void *bytes, size_t length,
@@ -83,7 +104,43 @@ static inline void fake_reset(void)
 		for (uint32_t j = 0; j < streams[i]->count; j++)
 			free(streams[i]->items[j].bytes);
 	memset(&fake, 0, sizeof(fake));
+	for (uint32_t i = 1; i < FAKE_SOCKETS; i++)
+		fake.beside_model[i] = -1;
+	fake.buffer_bytes = FAKE_BUFFER_BYTES;
 	fake.path_mtu = 1500;
+}
+
+/* The place of a socket's account. */
+static inline uint32_t fake_account(int fd)
+{
+	uint32_t place = fd >= FAKE_BESIDE ? (uint32_t)(fd - FAKE_BESIDE + 1) : 0;
+
+	return CHECK(place < FAKE_SOCKETS) ? place : 0;
+}
+
+static inline int fake_slow(uint32_t address_be)
+{
+	for (uint32_t i = 0; i < fake.slow_count; i++)
+		if (fake.slow_be[i] == address_be)
+			return (int)i;
+	return -1;
+}
+
+static inline void fake_make_slow(uint32_t address)
+{
+	if (CHECK(fake.slow_count < FAKE_SLOW))
+		fake.slow_be[fake.slow_count++] = htonl(address);
+}
+
+/* Lets everything go that has stayed for an address. */
+static inline void fake_let_go(uint32_t address)
+{
+	int slow = fake_slow(htonl(address));
+
+	for (uint32_t i = 0; CHECK(slow >= 0) && i < FAKE_SOCKETS; i++) {
+		fake.charged[i] -= fake.kept[i][slow];
+		fake.kept[i][slow] = 0;
+	}
 }
 
 /* The item put in last. */
@@ -95,11 +152,21 @@ static inline struct fake_item *fake_latest(struct fake_stream *stream)
 /* Packets given out so far. */
 static inline uint64_t fake_given(const struct fake_stream *stream)
 {
-	uint64_t packets = 0;
+	uint64_t packets = stream->forgotten;
 
 	for (uint32_t i = 0; i < stream->done; i++)
 		packets += stream->items[i].packets;
 	return packets;
+}
+
+/* Makes room for more, when all is given out. */
+static inline void fake_forget(struct fake_stream *stream)
+{
+	CHECK(stream->done == stream->count);
+	stream->forgotten = fake_given(stream);
+	while (stream->count > 0)
+		free(stream->items[--stream->count].bytes);
+	stream->done = 0;
 }
 
 /* The stream's next calls fail with `error` once `at` items have been moved, `times` times in a row. In order of `at`. */
@@ -197,7 +264,7 @@ static inline int fake_told(struct msghdr *message, int level, int type, size_t 
 	for (struct cmsghdr *it = message->msg_controllen ? CMSG_FIRSTHDR(message) : NULL; it;
 	     it = CMSG_NXTHDR(message, it)) {
 		CHECK((it->cmsg_level == IPPROTO_UDP && it->cmsg_type == UDP_SEGMENT) ||
-		      (it->cmsg_level == IPPROTO_IP && it->cmsg_type == IP_TOS));
+		      (it->cmsg_level == IPPROTO_IP && (it->cmsg_type == IP_TOS || it->cmsg_type == IP_PKTINFO)));
 		if (it->cmsg_level != level || it->cmsg_type != type || !CHECK(it->cmsg_len == CMSG_LEN(bytes) && !value))
 			continue;
 		memcpy(bytes == sizeof(small) ? (void *)&small : &value, CMSG_DATA(it), bytes);
@@ -218,14 +285,46 @@ static inline uint8_t fake_tos(struct msghdr *message)
 	return (uint8_t)fake_told(message, IPPROTO_IP, IP_TOS, sizeof(int));
 }
 
+#define FAKE_SOURCE 0x7f00aa01 /* where datagrams of sockets beside others have to leave from */
+
+/* The address that a message is to leave from; 0: the socket's own. */
+static inline uint32_t fake_source_be(struct msghdr *message)
+{
+	struct cmsghdr *control = message->msg_controllen ? CMSG_FIRSTHDR(message) : NULL;
+	struct in_pktinfo info = {0};
+
+	for (; control; control = CMSG_NXTHDR(message, control))
+		if (control->cmsg_level == IPPROTO_IP && control->cmsg_type == IP_PKTINFO &&
+		    CHECK(control->cmsg_len == CMSG_LEN(sizeof(info))))
+			memcpy(&info, CMSG_DATA(control), sizeof(info));
+	return info.ipi_spec_dst.s_addr;
+}
+
+/* Charges a message that has been sent. */
+static inline void fake_charge(int fd, const struct sockaddr_in *address, size_t length)
+{
+	int slow = fake_slow(address->sin_addr.s_addr);
+
+	if (slow < 0)
+		return;
+	fake.charged[fake_account(fd)] += length + FAKE_CHARGE_BYTES;
+	fake.kept[fake_account(fd)][slow] += length + FAKE_CHARGE_BYTES;
+}
+
+static inline size_t fake_buffer_bytes(int fd)
+{
+	return fd >= FAKE_BESIDE ? fake.buffer_bytes / 4 : fake.buffer_bytes;
+}
+
 /* What the kernel says to a message of so many bytes, to be cut like this. */
-static inline int fake_message_error(size_t length, size_t segment)
+static inline int fake_message_error(size_t length, size_t segment, uint32_t address_be)
 {
 	size_t longest = segment && segment < length ? segment : length;
 
 	if (length > 65535 - 28)
 		return EMSGSIZE;
-	if (segment && fake.udp_segments_max && length + fake.udp_counted_bytes > segment * fake.udp_segments_max)
+	if (segment && fake.udp_segments_max && (!fake.udp_refusing_be || fake.udp_refusing_be == address_be) &&
+	    length + fake.udp_counted_bytes > segment * fake.udp_segments_max)
 		return fake.udp_segments_error;
 	if (!fake.udp_longest_bytes || longest <= fake.udp_longest_bytes)
 		return 0;
@@ -240,7 +339,7 @@ static inline int fake_sendmmsg(int fd, struct mmsghdr *messages, unsigned int c
 	unsigned int sent = 0;
 
 	out->calls++;
-	if (!CHECK(fd == 4 && (flags & MSG_DONTWAIT) && count > 0))
+	if (!CHECK((fd == 4 || fd >= FAKE_BESIDE) && (flags & MSG_DONTWAIT) && count > 0))
 		return fake_fail(EINVAL);
 	for (; sent < count && (fake.udp_per_call == 0 || sent < fake.udp_per_call); sent++) {
 		struct msghdr *m = &messages[sent].msg_hdr;
@@ -248,8 +347,11 @@ static inline int fake_sendmmsg(int fd, struct mmsghdr *messages, unsigned int c
 		size_t segment = fake_segment_bytes(m), at = 0;
 		int error = fake_due(out, out->count, sent == 0);
 
+		CHECK(fake_source_be(m) == (fd >= FAKE_BESIDE ? htonl(FAKE_SOURCE) : 0));
+		if (!error && fake.charged[fake_account(fd)] >= fake_buffer_bytes(fd))
+			error = EAGAIN;
 		if (!error)
-			error = fake_message_error(length, segment);
+			error = fake_message_error(length, segment, ((struct sockaddr_in *)m->msg_name)->sin_addr.s_addr);
 		if (error && sent == 0)
 			return fake_fail(error);
 		if (error)
@@ -258,10 +360,15 @@ static inline int fake_sendmmsg(int fd, struct mmsghdr *messages, unsigned int c
 		do {
 			size_t piece = segment && segment < length - at ? segment : length - at;
 
-			fake_keep(out, bytes + at, piece, NULL, m->msg_name);
-			fake_latest(out)->tos = fake_tos(m);
+			fake.sent_to[ntohl(((struct sockaddr_in *)m->msg_name)->sin_addr.s_addr) & 255]++;
+			if (!fake.uncounted) {
+				fake_keep(out, bytes + at, piece, NULL, m->msg_name);
+				fake_latest(out)->tos = fake_tos(m);
+				fake_latest(out)->fd = fd;
+			}
 			at += piece;
 		} while (at < length);
+		fake_charge(fd, m->msg_name, length);
 		messages[sent].msg_len = (unsigned int)length;
 		fake.udp_messages++;
 	}
@@ -337,8 +444,34 @@ static inline int fake_probe(int fd, struct msghdr *message)
 
 static inline int fake_set_discovery(int fd, int how)
 {
-	CHECK(fd == 4 && (how == IP_PMTUDISC_DO || how == IP_PMTUDISC_DONT) && fake.udp_no_df == (how == IP_PMTUDISC_DO));
+	CHECK((fd == 4 || fd >= FAKE_BESIDE) && (how == IP_PMTUDISC_DO || how == IP_PMTUDISC_DONT) && fake.udp_no_df == (how == IP_PMTUDISC_DO));
 	fake.udp_no_df = how == IP_PMTUDISC_DONT;
+	return 0;
+}
+
+static inline int fake_queued(int fd)
+{
+	fake.queued_calls++;
+	return (int)fake.charged[fake_account(fd)];
+}
+
+static inline int fake_beside(struct udp_io *io, const struct udp_io *model, uint32_t buffer_bytes)
+{
+	int null = open("/dev/null", O_RDWR | O_CLOEXEC), fd;
+
+	if (fake.beside_error) {
+		close(null);
+		return -fake.beside_error;
+	}
+	CHECK(buffer_bytes > 0);
+	fd = fcntl(null, F_DUPFD_CLOEXEC, FAKE_BESIDE);
+	close(null);
+	*io = *model;
+	io->fd = fd;
+	io->buffer_bytes = (uint32_t)fake_buffer_bytes(fd);
+	io->source_be = htonl(FAKE_SOURCE);
+	fake.charged[fake_account(fd)] = 0;
+	fake.beside_model[fake_account(fd)] = model->fd;
 	return 0;
 }
 
@@ -351,6 +484,9 @@ static inline void fake_open(struct tun_io *tun, struct udp_io *udp)
 			       .segments_max = 1,
 			       .recvmmsg = fake_recvmmsg,
 			       .sendmmsg = fake_sendmmsg,
+			       .buffer_bytes = FAKE_BUFFER_BYTES,
+			       .queued = fake_queued,
+			       .beside = fake_beside,
 			       .probe = fake_probe,
 			       .set_discovery = fake_set_discovery};
 }

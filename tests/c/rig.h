@@ -18,6 +18,7 @@
 
 #define RIG_START_NS 1000000000000LL /* a clock that has run for a while */
 #define RIG_PORT 8285
+#define RIG_ROUTES 128
 #define TUN_ADDRESS 0x0a000001
 #define LOCAL_ADDRESS 0xc0000201
 
@@ -65,10 +66,10 @@ static inline void rig_free_table(struct rig *rig)
 /* Replaces the table as a publication does: the new one is whole before the old one goes. */
 static inline void rig_publish(struct rig *rig, const struct rig_route *routes, size_t count)
 {
-	struct fib_entry entries[16] = {0};
+	struct fib_entry entries[RIG_ROUTES] = {0};
 	struct table *table = calloc(1, sizeof(*table));
 
-	CHECK(count <= 16 && peer_map_new(rig->registry, count, &table->peers) == 0);
+	CHECK(count <= RIG_ROUTES && peer_map_new(rig->registry, count, &table->peers) == 0);
 	for (size_t i = 0; i < count; i++) {
 		entries[i].version = routes[i].version;
 		entries[i].prefix_bits = routes[i].bits;

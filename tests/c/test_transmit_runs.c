@@ -158,14 +158,14 @@ static void test_super_packet_without_a_route(void)
 	close_bench();
 }
 
-/* Kernels that take 64 datagrams in a message, the outer headers counted in or not, or do not segment at all: nothing is
- * lost, and it is tried once only. */
+/* Kernels that take 64 datagrams in a message, the outer headers counted in or not, or do not segment at all on the way to
+ * a peer: nothing is lost, and it is tried once only. */
 static void test_refused(void)
 {
 	static const struct {
 		int error;
 		uint32_t kernel_max, counted_bytes, then, refusals;
-	} cases[] = {{EINVAL, 64, 0, 62, 1}, {EINVAL, 64, 28, 62, 1}, {EINVAL, 1, 0, 1, 2}, {EIO, 1, 0, 1, 1}, {EOPNOTSUPP, 1, 0, 1, 1}};
+	} cases[] = {{EINVAL, 64, 0, 62, 1}, {EINVAL, 64, 28, 62, 1}, {EINVAL, 1, 0, 128, 2}, {EIO, 1, 0, 128, 1}, {EOPNOTSUPP, 1, 0, 128, 1}};
 
 	for (size_t i = 0; i < COUNT(cases); i++) {
 		open_bench();
@@ -178,6 +178,40 @@ static void test_refused(void)
 		CHECK(bench_drain(&bench) == 3 && all_sent_but(0));
 		CHECK(bench.rig.udp.segments_max == cases[i].then);
 		CHECK(bench_stat(&bench, STAT_tx_gso_refused) == cases[i].refusals);
+		close_bench();
+	}
+}
+
+/* Messages that it takes to send ten packets to peer n. */
+static uint32_t messages_for_ten(uint32_t n)
+{
+	uint32_t before = fake.udp_messages;
+
+	for (int i = 0; i < 10; i++)
+		feed_plain(n, 100);
+	CHECK(bench_drain(&bench) == 10);
+	return fake.udp_messages - before;
+}
+
+/* The way to one peer refuses what others take: it alone goes without, and is tried again later. */
+static void test_refused_on_one_way(void)
+{
+	static const int errors[] = {EIO, EINVAL, EOPNOTSUPP};
+
+	for (size_t i = 0; i < COUNT(errors); i++) {
+		open_bench();
+		fake.udp_segments_max = 1;
+		fake.udp_segments_error = errors[i];
+		fake.udp_refusing_be = htonl(PEER(2));
+		CHECK(messages_for_ten(2) == 10 && messages_for_ten(3) == 1 && messages_for_ten(2) == 10);
+		CHECK(bench_stat(&bench, STAT_tx_gso_refused) == 1);
+		bench.rig.now_ns += TRANSMIT_SEGMENT_NS; /* tried again, and in vain */
+		CHECK(messages_for_ten(2) == 10 && messages_for_ten(3) == 1);
+		CHECK(bench_stat(&bench, STAT_tx_gso_refused) == 2);
+		fake.udp_segments_max = 0; /* the way has changed */
+		CHECK(messages_for_ten(2) == 10);
+		bench.rig.now_ns += TRANSMIT_SEGMENT_NS;
+		CHECK(messages_for_ten(2) == 1 && all_sent_but(0));
 		close_bench();
 	}
 }
@@ -313,6 +347,7 @@ int main(void)
 	test_super_packets();
 	test_super_packet_without_a_route();
 	test_refused();
+	test_refused_on_one_way();
 	test_refused_headers();
 	test_not_to_blame();
 	test_super_packet_too_big();

@@ -210,7 +210,10 @@ static void test_errors(void)
 			CHECK(bench_stat(&bench, cases[i].counter) == 1 && bench_stat(&bench, STAT_tx_delivered) == 4);
 			for (uint32_t j = 0; j < 4; j++)
 				CHECK(sent_is(j, j < at ? j : j + 1, 2));
-			CHECK(atomic_load(&bench.rig.stats.last_errno) == named);
+			CHECK(atomic_load(&bench.rig.stats.last_error) ==
+			      (named ? (uint64_t)bench.rig.now_ns / 1000000000 << 32 | STAT_tx_drop_send_error << 16 |
+					       (uint64_t)named
+				     : 0));
 			CHECK(fake.tun_out.count == 0);
 			bench_close(&bench);
 		}

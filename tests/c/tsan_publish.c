@@ -137,10 +137,17 @@ static int feed_tun_open(struct tun_io *io, int fd, uint32_t off)
 	return 0;
 }
 
+static int feed_queued(int fd)
+{
+	(void)fd;
+	return 0;
+}
+
 static int feed_udp_open(struct udp_io *io, int fd, uint32_t off)
 {
 	(void)off;
-	*io = (struct udp_io){.fd = fd, .segments_max = 1, .recvmmsg = feed_receive, .sendmmsg = feed_send};
+	*io = (struct udp_io){
+		.fd = fd, .segments_max = 1, .recvmmsg = feed_receive, .sendmmsg = feed_send, .queued = feed_queued};
 	return 0;
 }
 
@@ -196,6 +203,7 @@ static void *read_all(void *unused)
 	(void)unused;
 	while (!atomic_load(&done)) {
 		struct udpb_peer peers[PACKETS];
+		struct udpb_error last;
 
 		broken += udpb_read_counters(u, values, STAT_COUNT) != 0;
 		for (uint32_t i = 0; i < STAT_COUNT; i++) {
@@ -206,7 +214,8 @@ static void *read_all(void *unused)
 		broken += peers[0].port_be != peers[1].port_be || ntohs(peers[0].port_be) < newest;
 		broken += peers[2].port_be != htons(STEADY_PORT);
 		newest = ntohs(peers[0].port_be);
-		broken += udpb_in_flight(u) > 0 || udpb_last_errno(u) != 0;
+		udpb_last_error(u, &last);
+		broken += udpb_in_flight(u) > 0 || last.error != 0;
 	}
 	return (void *)broken;
 }

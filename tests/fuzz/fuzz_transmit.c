@@ -133,13 +133,16 @@ static int fuzz_sendmmsg(int fd, struct mmsghdr *messages, unsigned int count, i
 	static uint8_t bytes[1 << 17];
 	unsigned int taken = 0;
 
-	REQUIRE(fd == 4 && (flags & MSG_DONTWAIT) && count > 0);
+	REQUIRE((fd == 4 || fd >= FAKE_BESIDE) && (flags & MSG_DONTWAIT) && count > 0);
 	for (; taken < count; taken++) {
 		struct msghdr *m = &messages[taken].msg_hdr;
 		size_t length = fake_gather(m->msg_iov, m->msg_iovlen, bytes, sizeof(bytes)), at = 0;
 		size_t segment = fake_segment_bytes(m);
 		int error = strike();
 
+		REQUIRE(fake_source_be(m) == (fd >= FAKE_BESIDE ? htonl(FAKE_SOURCE) : 0));
+		if (!error && fake.charged[fake_account(fd)] >= fake_buffer_bytes(fd))
+			error = EAGAIN;
 		if (!error)
 			error = refusal(m->msg_name, length, segment);
 		if (error && taken == 0)
@@ -153,6 +156,7 @@ static int fuzz_sendmmsg(int fd, struct mmsghdr *messages, unsigned int count, i
 			sent(bytes + at, piece, m->msg_name);
 			at += piece;
 		} while (at < length);
+		fake_charge(fd, m->msg_name, length);
 	}
 	return (int)taken;
 }
@@ -186,6 +190,24 @@ static void change_kernel(void)
 	case 1: kernel.counted_bytes = choose(choices, 2) * 28; break;
 	case 2: kernel.is_old = choose(choices, 2); break;
 	default: kernel.path_mtu[2 + choose(choices, 2)] = mtus[choose(choices, COUNT(mtus))];
+	}
+}
+
+/* Who is slow, what is let go, whether lanes can be opened. */
+static void change_pace(void)
+{
+	uint32_t n = 2 + choose(choices, 2);
+
+	switch (choose(choices, 3)) {
+	case 0:
+		if (fake_slow(htonl(PEER(n))) < 0)
+			fake_make_slow(PEER(n));
+		break;
+	case 1:
+		if (fake_slow(htonl(PEER(n))) >= 0)
+			fake_let_go(PEER(n));
+		break;
+	default: fake.beside_error = choose(choices, 2) ? EMFILE : 0;
 	}
 }
 
@@ -277,8 +299,9 @@ static void move(void)
 
 static void act(void)
 {
-	switch (choose(choices, 8)) {
+	switch (choose(choices, 9)) {
 	case 0: case 1: case 2: feed_any(); break;
+	case 8: change_pace(); break;
 	case 3: change_kernel(); break;
 	case 4: change_table(); break;
 	case 5: bench.rig.now_ns += (int64_t[]){1, MS_NS(60), MS_NS(150), SECONDS_NS(4), SECONDS_NS(601)}[choose(choices, 5)]; break;
@@ -293,6 +316,8 @@ static void begin(void)
 	bench.rig.udp.probe = fuzz_probe;
 	bench.rig.udp.set_discovery = fuzz_set_discovery;
 	bench.rig.udp.segments_max = UDP_IO_SEGMENTS_MAX;
+	fake.buffer_bytes = 256 << 10; /* soon full */
+	bench.rig.udp.buffer_bytes = 256 << 10;
 	second = bench.rig.udp;
 	if (choose(choices, 2))
 		REQUIRE(transmit_add_socket(&bench.transmit, &second) == 0);
@@ -315,6 +340,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	begin();
 	while (!chosen_all(&c))
 		act();
+	for (uint32_t i = 0; i < fake.slow_count; i++)
+		fake_let_go(ntohl(fake.slow_be[i]));
+	fake.slow_count = 0;
 	while (transmit_blocked(&bench.transmit) || fake.tun_in.done < fake.tun_in.count)
 		move();
 	REQUIRE(bench_stat(&bench, STAT_tx_received) == expected_count);

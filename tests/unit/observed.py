@@ -50,6 +50,8 @@ def peer(address, **changes):
         "path_mtu": None,
         "path_mtu_left_s": 0,
         "silent_s": 192.5,
+        "tx_dropped": 0,
+        "dropped_ago_s": None,
     }
     return PeerCounters(**{**fields, **changes})
 

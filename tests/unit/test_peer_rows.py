@@ -41,6 +41,14 @@ def test_addresses_and_silence_are_known_without_making_a_peer(rows, monkeypatch
     assert (list(rows.addresses), rows.silent) == (expected, [0])
 
 
+def test_slow_are_those_that_lost_packets_lately(rows):
+    for row, ago_ns in zip(rows._rows, (-1, 0, 9_999_999_999, 0), strict=True):
+        row.dropped_ago_ns = ago_ns
+    assert [str(it.address) for it in rows.slow] == ["192.0.2.1", "192.0.2.2"]
+    rows._rows[1].dropped_ago_ns = 10_000_000_000
+    assert [str(it.address) for it in rows.slow] == ["192.0.2.2"]
+
+
 def test_heard_counts_rows_and_not_memory(rows):
     assert rows.heard == 2
     assert PeerRows(ffi.new("struct udpb_peer[]", 1), 0).heard == 0

@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 from observed import SOME, facts, ipv6_facts, lease, peer, values, vxlan_facts
 
 from udpbackend.backends.udp_drops import KERNEL_DROPS
-from udpbackend.dataplane.native import counter_infos
+from udpbackend.dataplane.native import LastError, counter_infos
 from udpbackend.observe.build import build
 from udpbackend.observe.facts import RegistryView
+from udpbackend.observe.peers import SLOW_NAMED
 from udpbackend.observe.reference import BEGIN, DOCS, END, SCHEMA, counter_table, status_schema, with_table
+from udpbackend.observe.report import LastError as ReportedError
 from udpbackend.observe.report import Report, age
 
 COUNTS = st.lists(st.integers(0, 2**63), min_size=len(counter_infos()), max_size=len(counter_infos()))
@@ -55,6 +57,29 @@ def test_a_registry_that_is_away_degrades_and_says_why():
 
 def test_problems_degrade():
     assert build(facts(problems=("flannel0 is gone",))).verdict.text.startswith("degraded, flannel0 is gone, ")
+
+
+def test_a_slow_peer_degrades_and_is_named():
+    slow = peer("192.0.2.2", tx_dropped=26320, dropped_ago_s=3.7)
+    found = build(facts(slow=[slow], peers=[slow])).verdict
+    who = next(it.node for it in facts().nodes.leases if it.public_ip == int(slow.address))
+    assert found.state == "degraded"
+    assert (
+        f"peer {who} (192.0.2.2) takes less than it is sent: 26320 packets dropped, the last 3 s ago" in found.reasons
+    )
+
+
+def test_many_slow_peers_are_counted():
+    found = build(facts(slow=[peer(f"192.0.2.{n}", tx_dropped=n, dropped_ago_s=0.2) for n in range(10, 20)])).verdict
+    assert len(found.reasons) == SLOW_NAMED + 1
+    assert found.reasons[-1] == f"{10 - SLOW_NAMED} more peers take less than they are sent"
+
+
+def test_the_last_error_says_when_and_for_what():
+    found = build(facts(last_error=LastError("Invalid argument", "tx_drop_send_error", 7)))
+    assert found.last_error == "Invalid argument"
+    assert found.last_error_info == ReportedError(text="Invalid argument", counter="tx_drop_send_error", age_s=7)
+    assert build(facts()).last_error_info is None
 
 
 def test_a_start_names_what_it_waits_for_and_needs_no_host():

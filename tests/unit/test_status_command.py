@@ -7,7 +7,7 @@ from observed import facts, ipv6_facts, kernel, peer, values, vxlan_facts
 
 from udpbackend.commands.status_text import PEERS_SHOWN, render
 from udpbackend.commands.table import Palette, binary, decimal, table
-from udpbackend.dataplane.native import counter_infos
+from udpbackend.dataplane.native import LastError, counter_infos
 from udpbackend.observe.build import build
 
 PLAIN = Palette(on=False)
@@ -141,11 +141,13 @@ def test_a_start_has_no_values_yet():
 
 
 def test_the_last_error_is_shown():
-    assert text(last_error="Network is unreachable")[-1] == "last error: Network is unreachable"
+    last = LastError("Network is unreachable", "tx_drop_send_error", 75)
+    assert text(last_error=last)[-1] == "last error: Network is unreachable (tx_drop_send_error, 1m15s ago)"
 
 
 def test_a_name_from_the_registry_cannot_steer_the_terminal():
-    assert "\x1b" not in "\n".join(text(node="\x1b[2Jevil", problems=("\x1b]0;x\x07",), last_error="\x1b[A"))
+    last = LastError("\x1b[A", "x", 0)
+    assert "\x1b" not in "\n".join(text(node="\x1b[2Jevil", problems=("\x1b]0;x\x07",), last_error=last))
 
 
 class Terminal(io.StringIO):

@@ -20,7 +20,7 @@ from udpbackend.model import Attributes, Endpoint, Lease, NetworkConfig, Snapsho
 from udpbackend.settings import Settings
 
 if TYPE_CHECKING:  # a backend that leaves its packets to the kernel does not load the C extension
-    from udpbackend.dataplane.native import CounterInfo, PeerCounters
+    from udpbackend.dataplane.native import CounterInfo, LastError, PeerCounters
 
 BACKENDS = {"udp": "udp", "vxlan": "vxlan", "host-gw": "hostgw"}
 """Backend.Type -> the module of this package with `check(config)` and `backend(context)`."""
@@ -123,8 +123,10 @@ class BackendFacts:
     peers: PeerTable = NO_PEERS
     heard: int = 0
     """How many of them have sent us a good packet since the daemon started."""
+    slow: Sequence[PeerCounters] = ()
+    """Those that take less than they are sent."""
     in_flight: int = 0
-    last_error: str | None = None
+    last_error: LastError | None = None
     kernel: Mapping[KernelDrop, int] = field(default_factory=dict)
     """Drops by the kernel, as far as they could be read."""
 

@@ -198,6 +198,7 @@ class UdpBackend:
             movers=self._device.movers if self._device else None,
             peers=peers or NO_PEERS,
             heard=peers.heard if peers else 0,
+            slow=peers.slow if peers else (),
             in_flight=plane.in_flight() if plane else 0,
             last_error=plane.last_error() if plane else None,
             kernel=kernel,

@@ -121,6 +121,7 @@ def _peer(peer: Peer, *, wide: bool, counted: bool) -> dict[str, object]:
             "PORT": peer.port,
             "TX-BYTES": binary(peer.tx_bytes),
             "RX-BYTES": binary(peer.rx_bytes),
+            "TX-DROPPED": peer.tx_dropped,
             "PATH-MTU-LEFT": None if peer.path_mtu is None else age(peer.path_mtu_left_s),
         }
     return row
@@ -165,7 +166,9 @@ def _losses(report: Report, palette: Palette) -> Iterator[str]:
     yield from _with_cures("dropped by the kernel:", [c for c in report.kernel if c.value], palette)
     if report.last_error is not None:
         yield ""
-        yield f"last error: {printable(report.last_error)}"
+        last = report.last_error_info
+        told = f" ({last.counter}, {age(last.age_s)} ago)" if last is not None else ""
+        yield f"last error: {printable(report.last_error)}{told}"
 
 
 def _with_cures(title: str, found: Sequence[Counter | KernelDrops], palette: Palette) -> Iterator[str]:

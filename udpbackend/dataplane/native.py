@@ -29,6 +29,8 @@ SOURCE_CHECKS = {
     "off": lib.UDPB_SOURCE_OFF,
 }
 ROW_BYTES = ffi.sizeof("struct udpb_peer")
+SLOW_NS = 10_000_000_000
+"""A peer is slow for so long after the last packet that was dropped for want of room."""
 DIRECTIONS = {lib.UDPB_TX: "tx", lib.UDPB_RX: "rx"}
 KINDS = {
     lib.UDPB_RECEIVED: "received",
@@ -63,6 +65,16 @@ class CounterInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class LastError:
+    """What the kernel last said to something that is counted together with other errors."""
+
+    text: str
+    counter: str
+    """For example `tx_drop_send_error`."""
+    age_s: int
+
+
+@dataclass(frozen=True, slots=True)
 class PeerCounters:
     """One peer of the published table, counted in inner packets and bytes since it first appeared."""
 
@@ -77,6 +89,10 @@ class PeerCounters:
     path_mtu_left_s: int
     silent_s: float | None
     """Since the last good packet from it; None for never."""
+    tx_dropped: int
+    """Packets for it that found no room on the way."""
+    dropped_ago_s: float | None
+    """Since the last of them; None for never."""
 
 
 class PeerRows(Sequence[PeerCounters]):
@@ -120,10 +136,15 @@ class PeerRows(Sequence[PeerCounters]):
             found.byteswap()
         return found
 
-    def _column(self, field: Literal["silent_ns", "address_be"]) -> Sequence[int]:
+    @property
+    def slow(self) -> list[PeerCounters]:
+        """Those that packets were dropped for in the last seconds, because they take less than they are sent."""
+        return [self[i] for i, ago_ns in enumerate(self._column("dropped_ago_ns")) if 0 <= ago_ns < SLOW_NS]
+
+    def _column(self, field: Literal["silent_ns", "dropped_ago_ns", "address_be"]) -> Sequence[int]:
         """One field of all rows."""
         octets = memoryview(ffi.buffer(self._rows)).cast("B")
-        words = octets.cast("q") if field == "silent_ns" else octets.cast("I")
+        words = octets.cast("I") if field == "address_be" else octets.cast("q")
         first, step = (n // words.itemsize for n in (ffi.offsetof("struct udpb_peer", field), ROW_BYTES))
         return words[first::step][: self._count]
 
@@ -240,10 +261,13 @@ class Dataplane:
         """Packets taken from flannel0 that the socket has not accepted yet."""
         return int(lib.udpb_in_flight(self._handle))
 
-    def last_error(self) -> str | None:
-        """The text of the last errno behind a counter that does not name its own."""
-        error = lib.udpb_last_errno(self._handle)
-        return os.strerror(error) if error else None
+    def last_error(self) -> LastError | None:
+        """The last errno behind a counter that stands for several."""
+        last = ffi.new("struct udpb_error *")
+        lib.udpb_last_error(self._handle, last)
+        if not last.error:
+            return None
+        return LastError(os.strerror(last.error), counter_infos()[last.counter].name, last.age_s)
 
     def peers(self) -> PeerRows:
         """Every peer of the published table at this moment."""
@@ -281,6 +305,8 @@ def _peer(row: Any) -> PeerCounters:
         path_mtu=row.path_mtu_bytes or None,
         path_mtu_left_s=row.path_mtu_left_s,
         silent_s=None if row.silent_ns < 0 else row.silent_ns / 1e9,
+        tx_dropped=row.tx_dropped,
+        dropped_ago_s=None if row.dropped_ago_ns < 0 else row.dropped_ago_ns / 1e9,
     )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from udpbackend.observe import report
 from udpbackend.observe.facts import Facts
-from udpbackend.observe.peers import PeerCount, count_peers, every, some
+from udpbackend.observe.peers import PeerCount, count_peers, every, slow, some
 
 
 def build(facts: Facts, *, peers_max: int = sys.maxsize) -> report.Report:
@@ -39,10 +39,11 @@ def build(facts: Facts, *, peers_max: int = sys.maxsize) -> report.Report:
         ],
         law=report.Law(tx=_terms(counters, "tx", facts.in_flight), rx=_terms(counters, "rx", 0)),
         rates=facts.rates,
-        last_error=facts.last_error,
+        last_error=None if facts.last_error is None else facts.last_error.text,
         loop=report.Loop(lag_s=round(facts.loop_lag_s, 6)),
         ignored=_ignored(facts),
         movers=_movers(facts),
+        last_error_info=_last_error(facts),
     )
 
 
@@ -52,7 +53,7 @@ def _verdict(facts: Facts, count: PeerCount) -> report.Verdict:
         if facts.registry.degraded is not None:
             reasons.append(f"registry: {facts.registry.degraded}")
         return report.Verdict(state="starting", text=f"starting, {', '.join(reasons)}", reasons=reasons)
-    reasons = list(facts.problems)
+    reasons = [*facts.problems, *slow(facts)]
     if facts.registry.degraded is not None:
         reasons.append(f"registry: {facts.registry.degraded}")
     parts = [_peers_text(facts, count)]
@@ -64,6 +65,11 @@ def _verdict(facts: Facts, count: PeerCount) -> report.Verdict:
     if reasons:
         return report.Verdict(state="degraded", text=f"degraded, {', '.join([*reasons, *parts])}", reasons=reasons)
     return report.Verdict(state="ready", text=f"ready, {', '.join(parts)}", reasons=[])
+
+
+def _last_error(facts: Facts) -> report.LastError | None:
+    last = facts.last_error
+    return None if last is None else report.LastError(text=last.text, counter=last.counter, age_s=last.age_s)
 
 
 def _peers_text(facts: Facts, count: PeerCount) -> str:

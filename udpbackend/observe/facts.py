@@ -18,7 +18,7 @@ from udpbackend.observe.peers import Nodes
 from udpbackend.observe.report import Rates
 
 if TYPE_CHECKING:  # the C extension is not needed to describe its counters
-    from udpbackend.dataplane.native import CounterInfo
+    from udpbackend.dataplane.native import CounterInfo, LastError, PeerCounters
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,8 +76,10 @@ class Facts:
     peers: PeerTable = NO_PEERS
     heard: int = 0
     """How many of the peers have sent us a good packet since the daemon started."""
+    slow: Sequence[PeerCounters] = ()
+    """Those that take less than they are sent."""
     in_flight: int = 0
-    last_error: str | None = None
+    last_error: LastError | None = None
     kernel: Mapping[KernelDrop, int] = field(default_factory=dict)
     """Drops by the kernel, as far as they could be read."""
 

@@ -153,6 +153,8 @@ def _peers(report: Report, count: PeerCount) -> Iterator[Metric]:
     labels = ("peer", "direction")
     packets = CounterMetricFamily(PREFIX + "peer_packets", "Inner packets to and from a peer", labels=labels)
     size = CounterMetricFamily(PREFIX + "peer_bytes", "Bytes of inner packets to and from a peer", labels=labels)
+    text = "Inner packets to a peer that found no room on the way to it, of those in udpbackend_dropped_packets"
+    dropped = CounterMetricFamily(PREFIX + "peer_dropped_packets", text, labels=("peer",))
     text = "Smaller path MTU learned to a peer, of the outer path"
     mtu = GaugeMetricFamily(PREFIX + "peer_path_mtu_bytes", text, labels=("peer",))
     for peer in report.peers:
@@ -160,9 +162,10 @@ def _peers(report: Report, count: PeerCount) -> Iterator[Metric]:
         packets.add_metric((peer.public_ip, "rx"), peer.rx_packets)
         size.add_metric((peer.public_ip, "tx"), peer.tx_bytes)
         size.add_metric((peer.public_ip, "rx"), peer.rx_bytes)
+        dropped.add_metric((peer.public_ip,), peer.tx_dropped)
         if peer.path_mtu is not None:
             mtu.add_metric((peer.public_ip,), peer.path_mtu)
-    yield from (packets, size, mtu)
+    yield from (packets, size, dropped, mtu)
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from udpbackend.observe.facts import Facts
 
 PUBLIC_IP = attrgetter("public_ip")
+SLOW_NAMED = 3
+"""Slow peers that the verdict names."""
 
 
 class PeerCount(NamedTuple):
@@ -105,6 +107,21 @@ def every(facts: Facts) -> Iterator[report.Peer]:
         yield _peer(address, leases, row, facts.port)
 
 
+def slow(facts: Facts) -> Iterator[str]:
+    """A clause for each peer whose packets find no room on the way; where there are many, one for all the others."""
+    named = facts.slow[:SLOW_NAMED]
+    wanted = {int(peer.address) for peer in named}
+    leases = facts.nodes.followed() if named else ()
+    names = {it.public_ip: it.node for it in leases if it.node and it.public_ip in wanted}
+    for peer in named:
+        node, seconds = names.get(int(peer.address)), int(peer.dropped_ago_s or 0)
+        who = f"{node} ({peer.address})" if node else str(peer.address)
+        when = f"{seconds} s ago" if seconds else "just now"
+        yield f"peer {who} takes less than it is sent: {peer.tx_dropped} packets dropped, the last {when}"
+    if len(facts.slow) > SLOW_NAMED:
+        yield f"{len(facts.slow) - SLOW_NAMED} more peers take less than they are sent"
+
+
 def _peer(address: int, leases: Sequence[Lease], counted: PeerCounters | None, port: int | None) -> report.Peer:
     node = next((lease.node for lease in leases if lease.node), "")
     ordered = sorted(leases, key=attrgetter("subnet")) if len(leases) > 1 else leases
@@ -124,4 +141,6 @@ def _peer(address: int, leases: Sequence[Lease], counted: PeerCounters | None, p
         path_mtu=counted.path_mtu,
         path_mtu_left_s=counted.path_mtu_left_s,
         silent_s=None if counted.silent_s is None else round(counted.silent_s, 3),
+        tx_dropped=counted.tx_dropped,
+        tx_dropped_ago_s=None if counted.dropped_ago_s is None else round(counted.dropped_ago_s, 3),
     )

@@ -75,6 +75,10 @@ class Peer(msgspec.Struct, frozen=True, kw_only=True):
     path_mtu: int | None = None
     path_mtu_left_s: int = 0
     silent_s: float | None = None
+    tx_dropped: int = 0
+    """Packets for it that found no room on the way to it."""
+    tx_dropped_ago_s: float | None = None
+    """Since the last of them."""
 
 
 class Ignored(msgspec.Struct, frozen=True, kw_only=True):
@@ -122,6 +126,14 @@ class Law(msgspec.Struct, frozen=True, kw_only=True):
 
     tx: Terms
     rx: Terms
+
+
+class LastError(msgspec.Struct, frozen=True, kw_only=True):
+    """What the kernel last answered where one counter stands for several errors."""
+
+    text: str
+    counter: str
+    age_s: int
 
 
 class Rates(msgspec.Struct, frozen=True, kw_only=True):
@@ -176,6 +188,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     """Null where the kernel moves them, and before the start has come so far."""
     peers_total: int = 0
     """How many peers there are; `peers` has fewer of them if fewer were asked for."""
+    last_error_info: LastError | None = None
+    """When `last_error` was, and what was counted for it."""
 
 
 def age(seconds: float) -> str:
