@@ -176,7 +176,7 @@ static int fuzz_probe(int fd, struct msghdr *message)
 
 static int fuzz_set_discovery(int fd, int how)
 {
-	REQUIRE(fd == 4 && kernel.no_df == (how == IP_PMTUDISC_DO));
+	REQUIRE((fd == 4 || fd >= FAKE_BESIDE) && kernel.no_df == (how == IP_PMTUDISC_DO));
 	kernel.no_df = how == IP_PMTUDISC_DONT;
 	return 0;
 }
