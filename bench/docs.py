@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import plots, profile, scale_page, show, soak, surroundings, systems
+from bench import busy_page, plots, profile, scale_page, show, soak, surroundings, systems
 from bench.lab.wait import LabError
 from bench.show import Index, Row
 from bench.systems import SCALED
@@ -237,6 +237,7 @@ MARKS: dict[str, Callable[[Document], str]] = {
     "figures": all_figures,
     "pump": pump,
     "scale": scale,
+    "busy": _recorded("busy", busy_page.section),
     "cluster": _recorded("scale", scale_page.section),
     "soak": _recorded("soak", soak.section),
     "profile": _recorded("profile", profile.section),

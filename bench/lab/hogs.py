@@ -27,14 +27,16 @@ def _turns(process: Process) -> bool:
 
 
 @contextmanager
-def hogs(count: int) -> Iterator[None]:
-    """So many of them at an ordinary priority, all of them turning when the context is entered."""
+def hogs(count: int) -> Iterator[list[int]]:
+    """So many of them at an ordinary priority, all of them turning when the context is entered; their pids."""
     with tempfile.TemporaryDirectory(prefix="udpb-hogs-") as directory, Processes(Path(directory)) as started:
         shell = f"ulimit -t {LIMIT_S}; while :; do :; done"
+        pids = []
         for number in range(count):
             hog = started.start(["sh", "-c", shell], f"hog-{number}")
             until(partial(_turns, hog), RUNS_S, f"{hog.name} gets no processor")
-        yield
+            pids.append(hog.pid)
+        yield pids
 
 
 def cores() -> int:

@@ -5,7 +5,7 @@ import pytest
 from bench import demo, trials
 from bench.demo import Done, Shown
 from bench.lab.daemon import Carried
-from bench.lab.parse import Ping, Tcp
+from bench.lab.parse import Ping, Tcp, Udp
 from bench.lab.topology import Host
 from bench.lab.wait import LabError
 from bench.trials import Trial
@@ -13,6 +13,9 @@ from bench.trials import Trial
 A, B = (Host(number, None, None, 1472) for number in (1, 2))
 PING = trials.from_ping(Ping(sent=10, received=10, rtt_min_ms=0.1, rtt_avg_ms=0.2, rtt_max_ms=0.3))
 LOSSY = trials.from_ping(Ping(sent=10, received=9, rtt_min_ms=0.1, rtt_avg_ms=0.2, rtt_max_ms=0.3))
+UDP, HALF, SOME = (
+    trials.from_udp(Udp(1000, 1.0, 0.5, packets=1000, lost=lost, jitter_ms=0.1)) for lost in (0, 500, 5)
+)
 TCP = trials.from_tcp(Tcp(1000, 1.0, 7.95, 0, "cubic"))
 ENOUGH = Carried(10, 1000, 10, 1000)
 
@@ -24,6 +27,8 @@ def done(seen, sent=ENOUGH, received=ENOUGH, name="ping"):
 def test_a_trial_passes_when_all_that_arrived_was_counted():
     assert done(PING).well
     assert done(TCP).well
+    assert done(UDP).well
+    assert done(SOME).well
 
 
 @pytest.mark.parametrize(
@@ -31,6 +36,7 @@ def test_a_trial_passes_when_all_that_arrived_was_counted():
     [
         done(None),
         done(LOSSY),
+        done(HALF),
         done(PING, sent=Carried(9, 1000, 10, 1000)),
         done(PING, received=Carried(10, 1000, 9, 1000)),
         done(TCP, sent=Carried(10, 999, 10, 1000)),

@@ -44,8 +44,9 @@ LONG_LEASES = 1000
 """From so many on, making a table is lent a thread."""
 TAKES_IPV6 = b'{"udpbackend":1,"ipv6":true}'
 """What a node says that takes IPv6 out of datagrams; flanneld's udp backend looks at nobody's data."""
-REPAIR_INTERVAL_S = 10.0
-"""flannel0 is looked at whenever something has changed, and at least so often."""
+REPAIR_INTERVAL_S = 30.0
+"""flannel0 is looked at whenever the kernel tells of a change, and at least so often: a look costs ten milliseconds,
+and without a change there is nothing to see."""
 SO_MEMINFO, SK_MEMINFO_DROPS = 55, 8  # asm-generic/socket.h, linux/sock_diag.h; Python's socket module lacks them
 
 

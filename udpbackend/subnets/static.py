@@ -1,9 +1,10 @@
 """The static registry: one JSON file says which node owns which subnet, and may be edited while we run.
 
-Owns the file: reading it, finding this host in it, and noticing edits. The file is looked at four times a second, which
-sees every way of changing it (in place, by rename, through a symlink as Kubernetes does) and needs no watch that could
-be lost. Because a look may fall into the middle of a write, a changed file is read at once and once more at the next
-look: what is good is used at once, what is wrong is believed only when it has not changed since.
+Owns the file: reading it, finding this host in it, and noticing edits. The file is looked at when something beside it
+has changed, which shows every way of changing it (in place, by rename, through a symlink as Kubernetes does), and every
+ten seconds for what a watch cannot see. Because a look may fall into the middle of a write, a changed file is read at
+once and once more at the next look: what is good is used at once, what is wrong is believed only when it has not
+changed since.
 
 An edit that is wrong, or that this process cannot follow, leaves the last good leases in use and the state degraded.
 """
@@ -25,12 +26,16 @@ import msgspec
 from udpbackend.errors import ConfigError, HostError, RestartNeededError
 from udpbackend.model import Attributes, Lease, NetworkConfig, Snapshot
 from udpbackend.settings import Settings
+from udpbackend.subnets.filewatch import FileWatch
 from udpbackend.subnets.manager import Check, RegistryState
 from udpbackend.subnets.nodes import parse_nodes
 
 log = logging.getLogger(__name__)
 
 POLL_S = 0.25
+"""Between two looks at a file that changes, or that is wrong."""
+IDLE_S = 10.0
+"""Between two looks at one that does not."""
 
 OPEN_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
 """Non-blocking, or a FIFO would hold us up before it can be refused."""
@@ -144,29 +149,44 @@ class StaticSubnets:
         `own` is this host's lease in the file that was loaded last.
         """
         config, seen, settled, retry = self._file.config, self._file.stamp, False, False
-        while True:
-            await asyncio.sleep(POLL_S)
-            stamp, found = await asyncio.to_thread(self._look, None if retry or not settled else seen)
-            if found is None:
-                if self._degraded is None:
-                    self._last_sync = time.time()
-                continue
-            settled, seen, retry = stamp == seen, stamp, isinstance(found, HostError)
-            try:
-                if not isinstance(found, StaticFile):
-                    raise found
-                self._require_followable(config, own, found)
-            except RestartNeededError as error:
-                self._degrade(f"restart needed: {error}")
-            except (ConfigError, HostError) as error:
-                if settled:
-                    self._degrade(str(error))
-            else:
-                self._recover()
-                if found.leases != self._file.leases:
-                    self._file = found
-                    self._revision += 1
-                    yield self.snapshot(found)
+        with FileWatch(self._path) as watch:
+            while True:
+                await self._next_look(watch, idle=settled and not retry)
+                stamp, found = await asyncio.to_thread(self._look, None if retry or not settled else seen)
+                if found is None:
+                    if self._degraded is None:
+                        self._last_sync = time.time()
+                    continue
+                settled, seen, retry = stamp == seen, stamp, isinstance(found, HostError)
+                if self._takes(found, config, own, settled=settled):
+                    yield self.snapshot(self._file)
+
+    @staticmethod
+    async def _next_look(watch: FileWatch, *, idle: bool) -> None:
+        if idle and watch.sees:
+            await watch.changed(IDLE_S)
+        await asyncio.sleep(POLL_S)  # after a change, too: a directory in which much happens shall be no load
+
+    def _takes(
+        self, found: StaticFile | ConfigError | HostError, config: NetworkConfig, own: Lease, *, settled: bool
+    ) -> bool:
+        """Whether there are new leases; what is wrong with the file becomes the state, once it has `settled`."""
+        try:
+            if not isinstance(found, StaticFile):
+                raise found
+            self._require_followable(config, own, found)
+        except RestartNeededError as error:
+            self._degrade(f"restart needed: {error}")
+        except (ConfigError, HostError) as error:
+            if settled:
+                self._degrade(str(error))
+        else:
+            self._recover()
+            if found.leases != self._file.leases:
+                self._file = found
+                self._revision += 1
+                return True
+        return False
 
     def _look(self, seen: Stamp | None) -> tuple[Stamp, StaticFile | ConfigError | HostError | None]:
         """What the file holds, unless its stamp is `seen`. Runs in a thread: the disk may be slow."""
