@@ -12,7 +12,7 @@ from bench.lab.wait import until
 WATCHED_S = 6.0
 """Longer than the wait between two looks at the rules."""
 PER_S_MAX = 8.0
-"""A look at the file four times a second alone was twice as many: each wakes two threads, some of them more than once."""
+"""A look at the file four times a second alone was twice as many: each wakes two threads, some more than once."""
 DEADLINE_S = 90.0
 
 pytestmark = pytest.mark.usefixtures("able")

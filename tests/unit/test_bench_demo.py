@@ -13,9 +13,7 @@ from bench.trials import Trial
 A, B = (Host(number, None, None, 1472) for number in (1, 2))
 PING = trials.from_ping(Ping(sent=10, received=10, rtt_min_ms=0.1, rtt_avg_ms=0.2, rtt_max_ms=0.3))
 LOSSY = trials.from_ping(Ping(sent=10, received=9, rtt_min_ms=0.1, rtt_avg_ms=0.2, rtt_max_ms=0.3))
-UDP, HALF, SOME = (
-    trials.from_udp(Udp(1000, 1.0, 0.5, packets=1000, lost=lost, jitter_ms=0.1)) for lost in (0, 500, 5)
-)
+UDP, HALF, SOME = (trials.from_udp(Udp(1000, 1.0, 0.5, packets=1000, lost=lost, jitter_ms=0.1)) for lost in (0, 500, 5))
 TCP = trials.from_tcp(Tcp(1000, 1.0, 7.95, 0, "cubic"))
 ENOUGH = Carried(10, 1000, 10, 1000)
 

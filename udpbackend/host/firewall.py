@@ -20,6 +20,7 @@ from typing import Protocol, TypeVar
 
 from udpbackend.errors import HostError
 from udpbackend.host.firewall_rules import FirewallPlan, Rules, iptables_rules, nft_tables
+from udpbackend.host.generation import generation
 from udpbackend.host.iptables import Iptables
 from udpbackend.host.nftables import Nftables
 
@@ -42,6 +43,9 @@ class Holder(Protocol):
     def held(self) -> Rules:
         """What is there."""
 
+    def in_nf_tables(self) -> bool:
+        """Whether that is where the rules are."""
+
 
 class Firewall:
     """The rules of one plan; one object for a run of the daemon."""
@@ -51,6 +55,8 @@ class Firewall:
         self._chosen = _holders(plan, nftables=nftables)
         self._other = _holders(None, nftables=not nftables)
         self._before: list[tuple[Holder, Rules]] = []
+        self._right: int | None = None
+        """The generation of nf_tables at which all was seen to be right."""
         self._turn = asyncio.Lock()
 
     async def apply(self) -> tuple[str, ...]:
@@ -86,10 +92,15 @@ class Firewall:
         return tuple(done)
 
     def _ensure(self) -> tuple[str, ...]:
+        before = generation() if all(holder.in_nf_tables() for holder, _ in self._chosen) else None
+        if before is not None and before == self._right:
+            return ()  # nobody has changed a rule of this host since: the programs need not be run to see that
+        self._right = None
         done: list[str] = []
         for holder, wanted in self._chosen:
             if ours := {table: lines for table, lines in wanted.items() if lines}:
                 done += holder.settle(ours)
+        self._right = before if not done else None
         return tuple(done)
 
     def _undo(self) -> None:

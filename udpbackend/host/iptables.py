@@ -12,6 +12,7 @@ affair: `iptables` is what PATH says it is.
 from __future__ import annotations
 
 import itertools
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,6 +77,14 @@ class Iptables:
             if listed == before:
                 break
         raise done.failure(f"change the rules of {self._program}")
+
+    def in_nf_tables(self) -> bool:
+        """Whether this program is the newer kind, by its file: to run it would cost what the answer saves.
+
+        Debian's alternatives and the scripts of images lead to xtables-nft-multi or xtables-legacy-multi.
+        """
+        found = shutil.which(self._program)
+        return found is not None and Path(found).resolve().name == "xtables-nft-multi"
 
     def held(self) -> Rules:
         """What is there, in a form that `settle` takes."""

@@ -45,6 +45,10 @@ class Nftables:
             self._remember(wrong)
         return found
 
+    def in_nf_tables(self) -> bool:
+        """They are nowhere else."""
+        return True
+
     def held(self) -> Rules:
         """What is there, in a form that `settle` takes."""
         nothing: Rules = dict.fromkeys(NFT_TABLES.values(), ())

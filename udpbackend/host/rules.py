@@ -41,6 +41,7 @@ class HostRules:
         self._firewall = Firewall(self._plan, nftables=config.nftables)
         wanted = lease.subnets if settings.ip_blackhole_route else ()
         self._blackhole = Blackhole(netlink, wanted, (*lease.subnets, *previous))
+        self._changes = netlink.changes()
         self._resync_s = settings.iptables_resync
         self._told: tuple[str, ...] = ()
 
@@ -64,15 +65,21 @@ class HostRules:
 
     async def run(self) -> None:
         """Puts back what has gone missing, until cancelled."""
+        self._changes.set()
         while True:
             await asyncio.sleep(self._resync_s)
             problems = []
-            for part in (self._firewall, self._blackhole):
+            parts: list[Firewall | Blackhole] = [self._firewall]
+            if self._changes.is_set():  # a route does not vanish without a word of the kernel's
+                parts.append(self._blackhole)
+                self._changes.clear()
+            for part in parts:
                 try:
                     for what in await part.ensure():
                         logger.info("repaired the rules: %s", what)
                 except HostError as error:
                     problems.append(f"rules: {error}")
+                    self._changes.set()
             self._note(tuple(problems))
 
     async def undo(self) -> None:
