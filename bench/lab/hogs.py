@@ -1,7 +1,8 @@
 """Programs that loop without end: what a busy host has beside an overlay.
 
-Owns them for as long as the context lasts. Each runs in a session of its own, as independent programs do: where the
-kernel groups processes by session, all of them together would otherwise weigh no more than one.
+Owns them for as long as the context lasts. Each stays on a core of its own, in turn: left to the scheduler, two may
+share one for a second, and the host is half idle. Each runs in a session of its own, as independent programs do: where
+the kernel groups processes by session, all of them together would otherwise weigh no more than one.
 """
 
 import os
@@ -31,9 +32,11 @@ def hogs(count: int) -> Iterator[list[int]]:
     """So many of them at an ordinary priority, all of them turning when the context is entered; their pids."""
     with tempfile.TemporaryDirectory(prefix="udpb-hogs-") as directory, Processes(Path(directory)) as started:
         shell = f"ulimit -t {LIMIT_S}; while :; do :; done"
+        places = sorted(os.sched_getaffinity(0))
         pids = []
         for number in range(count):
-            hog = started.start(["sh", "-c", shell], f"hog-{number}")
+            core = str(places[number % len(places)])
+            hog = started.start(["taskset", "--cpu-list", core, "sh", "-c", shell], f"hog-{number}")
             until(partial(_turns, hog), RUNS_S, f"{hog.name} gets no processor")
             pids.append(hog.pid)
         yield pids

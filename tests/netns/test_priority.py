@@ -9,10 +9,12 @@ from bench.lab import traffic
 from bench.lab.daemon import Overlay, program
 from bench.lab.topology import Lab
 from bench.lab.wait import until
+from udpbackend.dataplane.priority import SESSION_NICE
 from udpbackend.texts import NICE
 
 DEADLINE_S = 30.0
 ORDINARY = os.getpriority(os.PRIO_PROCESS, 0)
+UNTOUCHED = {"threads": 0, "nice": ORDINARY, "session_nice": None, "refused": None}
 WITHOUT = ("setpriv", "--bounding-set=-sys_nice", "--inh-caps=-sys_nice", "--")
 
 pytestmark = pytest.mark.usefixtures("able")
@@ -43,7 +45,11 @@ def test_only_the_threads_that_move_packets_are_raised(arguments, threads):
         until(raised, DEADLINE_S, "not raised")
         found = traffic.ping(a.pod, b.pod_address)
         assert found.received == found.sent
-        assert overlay.status(a)["movers"] == {"threads": len(threads), "nice": NICE, "refused": None}
+        movers = overlay.status(a)["movers"]
+        assert (movers["threads"], movers["nice"], movers["refused"]) == (len(threads), NICE, None)
+        group = Path(f"/proc/{overlay.process(a).pid}/autogroup")  # where the kernel has that
+        assert movers["session_nice"] == (int(group.read_text().split()[2]) if group.exists() else None)
+        assert movers["session_nice"] in {None, SESSION_NICE}
         overlay.stop_all()
 
 
@@ -68,5 +74,5 @@ def test_without_the_right_to_it_packets_flow_and_status_and_doctor_say_so():
 def test_nice_0_leaves_them_alone():
     with Lab(2) as lab, Overlay(lab, "--nice=0") as overlay:
         overlay.start_all()
-        assert overlay.status(lab.hosts[0])["movers"] == {"threads": 0, "nice": ORDINARY, "refused": None}
+        assert overlay.status(lab.hosts[0])["movers"] == UNTOUCHED
         overlay.stop_all()

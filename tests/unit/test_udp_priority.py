@@ -54,6 +54,7 @@ def test_what_the_kernel_refuses_is_told():
 
 def test_the_only_queue_has_a_thread_of_its_own_where_its_priority_is_granted(device, monkeypatch):
     monkeypatch.setattr(udp_device, "granted", priority.Priority)
+    monkeypatch.setattr(udp_device, "raise_session", lambda: None)
 
     async def check():
         made = device(nice=NICE)
@@ -95,3 +96,32 @@ def test_nice_0_asks_for_nothing(device):
         await made.close()
 
     uvloop.run(check())
+
+
+class TestSession:
+    @pytest.fixture(autouse=True)
+    def _leads(self, monkeypatch, tmp_path):
+        monkeypatch.setattr(priority, "SESSION", tmp_path / "autogroup")
+        monkeypatch.setattr(priority.os, "getsid", lambda _: os.getpid())
+
+    def test_it_is_raised_once(self):
+        priority.SESSION.write_text("/autogroup-4 nice 0\n")
+        assert priority.raise_session() is None, "the file of this test holds what was written, not what a kernel says"
+        assert priority.SESSION.read_text() == "-5"
+
+    def test_one_that_is_higher_stays(self):
+        priority.SESSION.write_text("/autogroup-4 nice -10\n")
+        assert priority.raise_session() == -10
+        assert priority.SESSION.read_text() == "/autogroup-4 nice -10\n"
+
+    def test_one_that_others_share_stays(self, monkeypatch):
+        monkeypatch.setattr(priority.os, "getsid", lambda _: os.getppid())
+        priority.SESSION.write_text("/autogroup-4 nice 0\n")
+        assert priority.raise_session() is None
+        assert priority.SESSION.read_text() == "/autogroup-4 nice 0\n"
+
+    @pytest.mark.parametrize("text", [None, "", "nothing we know"])
+    def test_a_kernel_without_it(self, text):
+        if text is not None:
+            priority.SESSION.write_text(text)
+        assert priority.raise_session() is None

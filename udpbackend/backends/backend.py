@@ -103,6 +103,8 @@ class Movers:
     """That do nothing else; 0: the event loop does."""
     nice: int
     """Their nice value."""
+    session_nice: int | None = None
+    """That of the daemon's session, where it was raised."""
     refused: str = ""
     """Why it is not the one that was asked for."""
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from udpbackend.backends.backend import Movers
 from udpbackend.dataplane.native import Dataplane, steer
-from udpbackend.dataplane.priority import Priority, granted
+from udpbackend.dataplane.priority import Priority, granted, raise_session
 from udpbackend.dataplane.pump import Pump
 from udpbackend.dataplane.tun import TunQueue, open_tun
 from udpbackend.dataplane.worker import Worker
@@ -75,6 +75,7 @@ class Device:
         self._lent_until = 0.0
         self._priority = Priority(os.getpriority(os.PRIO_PROCESS, 0))
         self._threads = plan.workers
+        self._session: int | None = None
         self.lost = asyncio.Event()
         """Set when the queue has ended and `repair` has to make it again."""
         self.problems: tuple[str, ...] = ()
@@ -125,13 +126,17 @@ class Device:
         before, self._priority = self._priority, granted(self._plan.nice)
         if self._priority.refused and self._priority.refused != before.refused:
             log.warning("beside other programs packets may have to wait: %s", self._priority.refused)
-        self._threads = self._plan.workers or self._priority.nice < os.getpriority(os.PRIO_PROCESS, 0)
+        raised = self._priority.nice < os.getpriority(os.PRIO_PROCESS, 0)
+        self._threads = self._plan.workers or raised
+        if raised:
+            self._session = raise_session()
 
     @property
     def movers(self) -> Movers:
         """Who moves the packets now."""
         threads = sum(isinstance(it, Worker) for it in self._turners)
-        return Movers(threads=threads, nice=self._priority.nice, refused=self._priority.refused)
+        it = self._priority
+        return Movers(threads=threads, nice=it.nice, session_nice=self._session, refused=it.refused)
 
     @asynccontextmanager
     async def lent(self) -> AsyncIterator[None]:

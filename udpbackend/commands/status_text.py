@@ -149,7 +149,8 @@ def _movers(report: Report) -> Iterator[str]:
     if it is not None:
         who = f"{it.threads} thread{'s' * (it.threads > 1)} of their own" if it.threads else "the event loop"
         why = f": {printable(it.refused)}" if it.refused else ""
-        yield f"moved by {who}, nice {it.nice}{why}"
+        session = "" if it.session_nice is None else f" in a session of nice {it.session_nice}"
+        yield f"moved by {who}, nice {it.nice}{session}{why}"
 
 
 def _law(name: str, terms: Terms, palette: Palette) -> str:

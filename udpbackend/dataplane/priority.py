@@ -1,14 +1,23 @@
 """How the scheduler treats a thread that moves packets: its nice value.
 
-Owns the one call that sets it and the sentence for the case that the kernel refuses. It must not know queues. On Linux
-a nice value belongs to a thread, so the control plane, which is all of Python, keeps that of the process.
+Owns the calls that set it and the sentence for the case that the kernel refuses. It must not know queues. On Linux a
+nice value belongs to a thread, so the control plane, which is all of Python, keeps that of the process.
+
+With CONFIG_SCHED_AUTOGROUP (sched(7)) a process outside of all cpu cgroups competes as part of its session, and nice
+values count within that session alone. Then the session has a nice value of its own. It counts for the control plane,
+too, so ours is raised a little only.
 """
 
 from __future__ import annotations
 
 import os
 import threading
+from pathlib import Path
 from typing import NamedTuple
+
+SESSION_NICE = -5
+"""Three times the weight of another session: what a moment of long Python takes from others stays small."""
+SESSION = Path("/proc/self/autogroup")
 
 
 class Priority(NamedTuple):
@@ -44,3 +53,23 @@ def granted(nice: int) -> Priority:
     trial.start()
     trial.join()
     return found[0]
+
+
+def raise_session(nice: int = SESSION_NICE) -> int | None:
+    """Raises the session if it is ours alone: its nice value then; None where it is not, or the kernel has none.
+
+    A daemon that was started from a shell shares the session of that shell, which is not ours to raise.
+    """
+    if os.getsid(0) != os.getpid():
+        return None
+    try:
+        if _session_nice() > nice:
+            SESSION.write_text(str(nice), encoding="ascii")
+        return _session_nice()
+    except (OSError, ValueError, IndexError):  # no such file, no right to it, or other words than today's
+        return None
+
+
+def _session_nice() -> int:
+    """Of `/autogroup-4 nice 0`."""
+    return int(SESSION.read_text(encoding="ascii").split()[2])

@@ -114,7 +114,9 @@ def _interface(facts: Facts) -> report.Interface | None:
 
 def _movers(facts: Facts) -> report.Movers | None:
     it = facts.movers
-    return None if it is None else report.Movers(threads=it.threads, nice=it.nice, refused=it.refused or None)
+    if it is None:
+        return None
+    return report.Movers(threads=it.threads, nice=it.nice, session_nice=it.session_nice, refused=it.refused or None)
 
 
 def _registry(facts: Facts) -> report.Registry:

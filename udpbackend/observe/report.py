@@ -158,6 +158,8 @@ class Movers(msgspec.Struct, frozen=True, kw_only=True):
     threads: int
     nice: int
     """Of these threads, or of the event loop's."""
+    session_nice: int | None = None
+    """Of the daemon's session, which counts where the kernel groups processes by it; null where it was left alone."""
     refused: str | None
     """Why it is not the value that was asked for."""
 
