@@ -23,6 +23,8 @@ METRICS = {
     "pingpong": ("latency_p50_s", "latency_p99_s"),
 }
 
+NO_RUN = "*No run is recorded here yet: `make bench ARGS=--busy`.*"
+
 Document = dict[str, Any]
 
 
