@@ -22,9 +22,10 @@ from udpbackend import __version__, log
 from udpbackend.backends.backend import Backend, Context, check_config, make_backend
 from udpbackend.errors import ConfigError, LeaseRevokedError, RestartNeededError
 from udpbackend.host.addresses import select_endpoint
+from udpbackend.host.claims import Claim, Held
 from udpbackend.host.leftovers import remove_leftovers
 from udpbackend.host.netlink import Netlink
-from udpbackend.host.rules import HostRules
+from udpbackend.host.rules import Ground, HostRules
 from udpbackend.memory import keep_large_blocks_apart
 from udpbackend.model import Endpoint, Lease, NetworkConfig, Snapshot
 from udpbackend.observe.http import Server
@@ -33,7 +34,7 @@ from udpbackend.observe.notify import notify
 from udpbackend.observe.sampler import Sampler
 from udpbackend.running import Running
 from udpbackend.settings import Settings
-from udpbackend.subnets.envfile import SubnetEnv, read_env, remove_env, render, subnets_of
+from udpbackend.subnets.envfile import SubnetEnv, networks_of, read_env, remove_env, render, subnets_of
 from udpbackend.subnets.manager import open_manager
 
 logger = logging.getLogger(__name__)
@@ -120,30 +121,34 @@ class Daemon:
             settings=self._settings,
             published=metrics.observe_publish,
         )
-        backend = run.backend = make_backend(context)
+        backend = make_backend(context)
         parts.push_async_callback(backend.stop)
         attributes = await backend.prepare(held)
+        devices = _claim(parts, run, backend, config)
         run.sampler = Sampler(backend.infos(), backend.counters)
         before = read_env(self._settings.subnet_file)
         lease = run.lease = await manager.acquire(attributes)
         run.waits_for = "the other nodes' leases"
         snapshots = await parts.enter_async_context(aclosing(manager.watch(lease)))
         first = run.snapshot = await anext(snapshots)
-        rules = run.rules = HostRules(netlink, self._settings, config, lease, previous=subnets_of(before))
+        rules = run.rules = HostRules(
+            Ground(netlink, devices or (endpoint.interface,), subnets_of(before), networks_of(before)),
+            *(self._settings, config, lease),
+        )
 
         # ---- all configuration is consumed: from here on the machine is changed ----
 
         undo.push_async_callback(backend.undo)
         run.waits_for = "the dataplane"
         await backend.start(lease, run.mine(first))
+        run.waits_for = "the host's rules"
         undo.push_async_callback(rules.undo)
         await rules.start()
         for what in await remove_leftovers(netlink, backend.others()):
             logger.info("removed what another backend had left: %s", what)
         subnet_env.commit(_subnet_env(config, lease, backend.mtu, self._settings))
         undo.pop_all()
-        run.waits_for = None
-        _ready(config, endpoint, lease, backend, len(first.leases))
+        _ready(run, config, endpoint, lease)
         del first  # or thousands of leases would be kept that the next snapshot replaces
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -206,6 +211,14 @@ class Daemon:
         await server.start()
 
 
+def _claim(parts: AsyncExitStack, run: Running, backend: Backend, config: NetworkConfig) -> tuple[str, ...]:
+    """Refuses what another daemon of this host has: the same network, the same device. Our devices."""
+    devices = tuple(backend.others().keep)
+    parts.callback(Held(Claim(devices, config.networks)).release)
+    run.backend = backend  # from here on what it has in the host is ours alone
+    return devices
+
+
 async def _follow(run: Running, backend: Backend, snapshots: AsyncGenerator[Snapshot, None]) -> None:
     async for snapshot in snapshots:
         run.snapshot = snapshot
@@ -223,10 +236,12 @@ def _nodes(number: int) -> str:
     return f"{number} node{'s' * (number != 1)}"
 
 
-def _ready(config: NetworkConfig, endpoint: Endpoint, lease: Lease, backend: Backend, nodes: int) -> None:
+def _ready(run: Running, config: NetworkConfig, endpoint: Endpoint, lease: Lease) -> None:
+    run.waits_for = None
     gc.collect()
     gc.freeze()  # what is here now stays: the collector need not look at it again and again while packets wait
-    port = "" if backend.port is None else f", port {backend.port}"
+    port = f", port {run.backend.port}" if run.backend and run.backend.port is not None else ""
+    nodes = len(run.snapshot.leases)
     logger.info(
         "ready: subnet %s of %s, %s on %s (%s), %s",
         lease.subnet, config.network, endpoint.address, endpoint.interface,

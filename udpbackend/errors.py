@@ -25,6 +25,10 @@ class HostError(UdpBackendError):
     """The host refuses or lacks something: a device, a capability, an address, a port, a file."""
 
 
+class BusyError(HostError):
+    """Another program of this host is just using what we need: the same request will succeed later."""
+
+
 class DataplaneError(UdpBackendError):
     """The C dataplane refused a request; the message carries the errno's text."""
 

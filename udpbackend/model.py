@@ -188,6 +188,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     """Every lease of the network at one moment, our own included."""
 
     leases: tuple[Lease, ...]
+    """Where a registry knows their age, the older before the newer."""
     revision: int
     """Grows with every change the registry has shown us; says nothing between two runs."""
 

@@ -215,15 +215,17 @@ def test_a_firewall_that_drops_what_is_forwarded(make_overlay):
     overlay = make_overlay()
     host = overlay.lab.hosts[0]
     iptables(host.namespace, "-P FORWARD DROP")
-    # A daemon that keeps forward rules has let the overlay through already.
-    for line in host.namespace.run("iptables", "-S", "FORWARD").splitlines():
-        if "FLANNEL-FWD" in line:
-            overlay.stop(host)
-            host.namespace.run("iptables", "-F", "FLANNEL-FWD")
+    assert "firewall" not in examine(overlay, host).findings, "a daemon's rules let the overlay through"
+    overlay.stop(host)
+    host.namespace.run("iptables", "-F", "FLANNEL-FWD")
     finding = examine(overlay, host).findings["firewall"]
     assert finding["severity"] == "down"
-    assert finding["evidence"].startswith("the policy of iptables' chain FORWARD is DROP; iptables table filter: ")
+    assert finding["evidence"].startswith("the policy DROP of iptables' chain FORWARD ends packets of 10.5.0.0/16, and")
     iptables(host.namespace, "-A FORWARD -i cni0 -j ACCEPT")
+    finding = examine(overlay, host).findings["firewall"]
+    assert finding["severity"] == "part"
+    assert "from other nodes to pods of this one" in finding["evidence"]
+    iptables(host.namespace, "-A FORWARD -o cni0 -j ACCEPT")
     assert "firewall" not in examine(overlay, host).findings
 
 

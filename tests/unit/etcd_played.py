@@ -80,10 +80,14 @@ class Watched:
         """Of the others' leases in force."""
         return sorted(str(lease.subnet) for lease in self.view.leases if lease != OWN)
 
+    def in_order(self):
+        """The same, as they stand."""
+        return [str(lease.subnet) for lease in self.view.leases if lease != OWN]
+
 
 def fresh(etcd):
-    """What somebody sees who comes now."""
+    """What somebody sees who comes now, in that order."""
     view = View(KEYS, CONFIG, OWN)
     view.listed(etcd.list(), 0.0)
     view.settle(0.0)
-    return set(view.leases)
+    return view.leases

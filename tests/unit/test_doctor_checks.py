@@ -313,16 +313,6 @@ class TestKernel:
             rp_filter.judge("eth0", ["ipv4/conf/all/rp_filter"], names, {IPv4Address("192.0.2.2"): Way("eth0")}) == []
         )
 
-    @pytest.mark.parametrize(
-        ("rule", "drops"),
-        [("", True), ("-A FORWARD -i docker0 -j ACCEPT", True), ("-A FORWARD -s 10.5.0.0/16 -j DROP", True)]
-        + [(f"-A FORWARD {it} -j ACCEPT", False) for it in ("-s 10.5.0.0/16", "-i cni0", "-o flannel0")],
-    )
-    def test_the_policy_of_forward(self, rule, drops):
-        ours = ("10.5.0.0/16", "10.5.1.0/24", "cni0", "flannel0")
-        assert firewall.drops(f"-P FORWARD DROP\n{rule}\n", ours) is drops
-        assert not firewall.drops(f"-P FORWARD ACCEPT\n{rule}\n", ours)
-
 
 class TestOtherBackend:
     async def test_nodes_that_are_ignored(self):

@@ -45,6 +45,31 @@ def test_what_comes_back_within_one_settling_changes_nothing(watched):
     assert not watched.settled()
 
 
+def test_leases_stand_in_the_order_of_their_age(watched):
+    """Whatever has changed since: of two nodes that claim one thing a backend follows the newer."""
+    for name, who in (("10.5.7.0-24", 7), ("10.5.2.0-24", 8), ("10.5.9.0-24", 9)):
+        watched.put(name, value(who))
+        watched.settled()
+    order = ["10.5.7.0/24", "10.5.2.0/24", "10.5.9.0/24"]
+    assert watched.in_order() == order
+    watched.put("10.5.7.0-24", value(17))
+    watched.settled()
+    assert watched.in_order() == order, "a change makes no lease younger"
+    watched.list()
+    watched.settled()
+    assert watched.in_order() == order, "a list says the same"
+    watched.delete("10.5.7.0-24")
+    watched.put("10.5.7.0-24", value(17))
+    watched.put("10.5.1.0-24", value(11))
+    watched.settled()
+    assert watched.in_order() == [*order[1:], order[0], "10.5.1.0/24"], "a key that was made anew is"
+    watched.etcd.delete(key("10.5.9.0-24"))
+    watched.etcd.cluster_id += 1
+    assert watched.list()
+    watched.settled()
+    assert watched.in_order()[:1] == ["10.5.9.0/24"], "a lease that a reset has left stands for the least"
+
+
 def test_a_list_is_taken_as_a_difference(watched):
     watched.put("10.5.1.0-24", value(7))
     watched.settled()

@@ -152,9 +152,9 @@ def test_any_history_ends_in_what_a_fresh_list_gives(steps):
     for each in steps:
         step(watched, *each)
         if each[0] == "settle":
-            assert set(watched.view.leases) == fresh(watched.etcd)
+            assert watched.view.leases == fresh(watched.etcd)
     watched.settled()
-    before = set(watched.view.leases)
+    before = watched.view.leases
     assert before == fresh(watched.etcd)
     watched.list()
     assert not watched.settled()
@@ -175,7 +175,7 @@ def test_after_a_reset_nobody_is_dropped_and_the_grace_ends(before, how, after):
     for each in after:
         step(watched, *each)
     watched.settled()
-    now, right = set(watched.view.leases), fresh(watched.etcd)
+    now, right = set(watched.view.leases), set(fresh(watched.etcd))
     assert right <= now
     assert {lease.subnet for lease in now - right} <= {lease.subnet for lease in had}
     rivals = Rivals()

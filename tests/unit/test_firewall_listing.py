@@ -11,7 +11,8 @@ from udpbackend.errors import HostError
 from udpbackend.host import firewall_program
 from udpbackend.host.firewall_program import Ended
 from udpbackend.host.firewall_rules import FORWARD, MASQUERADE, FirewallPlan, iptables_rules
-from udpbackend.host.iptables import Iptables, Listed, parse, problems, restore_text
+from udpbackend.host.firewall_shared import keep_others, nothing
+from udpbackend.host.iptables import Iptables, Listed, aims_of, parse, problems, restore_text
 from udpbackend.model import Prefix
 
 PLAN = FirewallPlan(Prefix.parse("10.5.0.0/16"), Prefix.parse("10.5.3.0/24"), masquerade=True)
@@ -31,10 +32,10 @@ STRAYS = (
 )
 
 
-def listing(parent, own):
+def listing(parent, own, keep=nothing, ends=None):
     """As `iptables -S` prints both chains."""
     shown = None if own is None else "".join(f"{line}\n" for line in ("-N FLANNEL-POSTRTG", *own))
-    return parse(MASQUERADE, "".join(f"{line}\n" for line in ("-P POSTROUTING ACCEPT", *parent)), shown)
+    return parse(MASQUERADE, "".join(f"{line}\n" for line in ("-P POSTROUTING ACCEPT", *parent)), shown, keep, ends)
 
 
 def restored(text, parent, own):
@@ -47,6 +48,13 @@ def restored(text, parent, own):
         command, chain = line.split()[:2]
         if command.startswith(":"):
             chains[command[1:]] = []
+        elif command == "-N":
+            assert chain not in chains
+            chains[chain] = []
+        elif command == "-I":
+            place, rest = line.split(" ", 3)[2:]
+            assert 1 <= int(place) <= len(chains[chain]) + 1
+            chains[chain].insert(int(place) - 1, f"-A {chain} {rest}")
         elif command == "-A":
             assert "-j FLANNEL-POSTRTG" not in line or "FLANNEL-POSTRTG" in chains
             chains[chain].append(line)
@@ -61,8 +69,12 @@ def restored(text, parent, own):
     return chains["POSTROUTING"], chains.get("FLANNEL-POSTRTG")
 
 
-def text_for(listed, wanted):
-    return restore_text({MASQUERADE: listed}, wanted)
+def text_for(listed, wanted, keep=nothing, *, first=False):
+    return restore_text({MASQUERADE: listed}, aims_of(wanted, keep, first=first))
+
+
+def wrong_with(listed, wanted, keep=nothing, *, first=False):
+    return list(problems(MASQUERADE, listed, aims_of(wanted, keep, first=first)(MASQUERADE, listed)))
 
 
 @given(
@@ -80,8 +92,66 @@ def test_whatever_was_there_becomes_what_is_wanted_and_the_rest_stays(parent, ow
     assert chain == (list(wanted["nat"]) or None)
     settled = listing(after, chain)
     assert text_for(settled, wanted) == ""
-    assert list(problems(MASQUERADE, settled, wanted["nat"])) == []
-    assert bool(text_for(listed, wanted)) == bool(list(problems(MASQUERADE, listed, wanted["nat"])))
+    assert wrong_with(settled, wanted) == []
+    assert bool(text_for(listed, wanted)) == bool(wrong_with(listed, wanted))
+
+
+OTHER = iptables_rules(FirewallPlan(Prefix.parse("10.44.0.0/16"), Prefix.parse("10.44.9.0/24"), masquerade=True), 4)
+KEEP = keep_others([PLAN.network])
+MARKED = WANTED["nat"][0]
+TAMPERED = "-A FLANNEL-POSTRTG -j DROP", WANTED["nat"][1].replace("10.5.3.0", "10.5.9.0")
+
+
+@given(
+    own=st.none() | st.lists(st.sampled_from([*WANTED["nat"], *OTHER["nat"], *TAMPERED])),
+    wanted=st.sampled_from([WANTED, NOTHING]),
+)
+def test_another_networks_rules_stay_beside_ours_in_their_order(own, wanted):
+    parent = [] if own is None else [MASQUERADE.jump]
+    listed = listing(parent, own, KEEP)
+    after, chain = restored(text_for(listed, wanted, KEEP), parent, own)
+    theirs = [rule for rule in own or () if rule in OTHER["nat"][1:]]
+    assert [rule for rule in chain or () if rule in OTHER["nat"][1:]] == theirs
+    ours = [rule for rule in chain or () if rule in wanted["nat"][1:]]
+    assert ours == list(wanted["nat"][1:])
+    assert not set(TAMPERED).intersection(chain or ())
+    assert after == [MASQUERADE.jump] * bool(chain)
+    if wanted["nat"]:
+        assert (chain[0], chain.count(MARKED)) == (MARKED, 1)
+    assert wrong_with(listing(after, chain, KEEP), wanted, KEEP) == []
+
+
+def test_two_networks_that_take_turns_come_to_rest():
+    """Each daemon finds all as it should be once both have written: rules that are repaired for ever pass nothing."""
+    parent, chain = [], None
+    pairs = ((WANTED, KEEP), (OTHER, keep_others([Prefix.parse("10.44.0.0/16")])))
+    for wanted, keep in (*pairs, *pairs):
+        text = text_for(listing(parent, chain, keep), wanted, keep)
+        parent, chain = restored(text, parent, chain)
+    assert text == ""
+    assert [rule for rule in chain if rule in WANTED["nat"]] == list(WANTED["nat"])
+    assert [rule for rule in chain if rule in OTHER["nat"]] == list(OTHER["nat"])
+
+
+REJECT = "-A POSTROUTING -j REJECT --reject-with icmp-host-prohibited"
+
+
+def end_of(rules):
+    return rules.index(REJECT) if REJECT in rules else None
+
+
+@given(parent=st.lists(st.sampled_from([*FOREIGN, *STRAYS, REJECT, MASQUERADE.jump])), first=st.booleans())
+def test_the_jump_comes_to_stand_before_a_rule_that_ends_every_packet(parent, first):
+    own = WANTED["nat"]
+    after, _ = restored(text_for(listing(parent, own, ends=end_of), WANTED, first=first), parent, own)
+    others = [rule for rule in parent if rule in (*FOREIGN, REJECT)]
+    assert [rule for rule in after if rule != MASQUERADE.jump] == others
+    assert after.count(MASQUERADE.jump) == 1
+    if REJECT in parent and (first or MASQUERADE.jump not in parent):
+        assert after.index(MASQUERADE.jump) < after.index(REJECT)
+    elif REJECT not in parent and MASQUERADE.jump not in parent:
+        assert after[-1] == MASQUERADE.jump
+    assert wrong_with(listing(after, own, ends=end_of), WANTED, first=first) == []
 
 
 def test_an_unharmed_jump_keeps_its_place():
@@ -93,12 +163,12 @@ def test_an_unharmed_jump_keeps_its_place():
 
 def test_both_tables_in_one_text():
     forward = iptables_rules(PLAN, 4)["filter"]
-    text = restore_text({MASQUERADE: Listed(), FORWARD: Listed((), 1)}, WANTED)
+    text = restore_text({MASQUERADE: Listed(), FORWARD: Listed((), 1)}, aims_of(WANTED))
     assert text.splitlines() == [
-        *("*nat", ":FLANNEL-POSTRTG - [0:0]", *WANTED["nat"], MASQUERADE.jump, "COMMIT"),
+        *("*nat", "-N FLANNEL-POSTRTG", *WANTED["nat"], MASQUERADE.jump, "COMMIT"),
         *("*filter", ":FLANNEL-FWD - [0:0]", *forward, "COMMIT"),
     ]
-    assert restore_text({MASQUERADE: RIGHT, FORWARD: Listed(forward, 1)}, WANTED) == ""
+    assert restore_text({MASQUERADE: RIGHT, FORWARD: Listed(forward, 1)}, aims_of(WANTED)) == ""
 
 
 class Script:
@@ -157,7 +227,7 @@ def test_a_change_that_fails_for_good_is_told(script):
     with pytest.raises(HostError) as caught:
         Iptables(6).settle(NAT_ONLY)
     assert str(caught.value) == (
-        "cannot change the rules of ip6tables: `ip6tables-restore --noflush --wait=5` ended with status 1: "
+        "cannot change the rules of ip6tables: `ip6tables-restore --noflush --wait=2` ended with status 1: "
         "iptables-restore: line 2 failed"
     )
 

@@ -42,7 +42,7 @@ class Holder:
     def in_nf_tables(self):
         return self.newer
 
-    def settle(self, _):
+    def settle(self, _, _keep):
         self.looks += 1
         return self.repairs
 

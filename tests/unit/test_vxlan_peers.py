@@ -92,14 +92,18 @@ def test_peers_are_reached_by_what_they_say():
     assert [it.mac for it in found] == [bytes((2, 0, 0, 0, 0, 2)), derived_mac(1, peer(3).subnet)]
 
 
-def test_two_nodes_of_one_mac_are_a_problem_of_the_second():
+def test_of_two_leases_with_one_mac_the_newer_is_in_force():
+    """A node that has moved says the MAC it had, and its old lease, of an address that is dead, lasts for a day."""
     twin = bytes((2, 0, 0, 0, 0, 2))
-    found, problems = reached([peer(2), peer(3, twin), peer(4, MAC), peer(5, twin, outer=peer(2).outer)], 1, MAC)
-    assert [it.who for it in found] == ["node n2", "node n5"]
-    assert problems == [
-        "node n3 (10.5.3.0/24) is not reached: its VtepMAC 02:00:00:00:00:02 is that of node n2 too",
-        "node n4 (10.5.4.0/24) is not reached: its VtepMAC c6:d2:00:01:02:03 is that of this host too",
-    ]
+    found, problems = reached([peer(2), peer(3, twin), peer(4, MAC)], 1, MAC)
+    assert [it.who for it in found] == ["node n3"]
+    ours, older = problems
+    assert ours == "node n4 (10.5.4.0/24) is not reached: its VtepMAC c6:d2:00:01:02:03 is that of this host too"
+    assert older.startswith("node n2 (10.5.2.0/24) is not reached: its VtepMAC 02:00:00:00:00:02 is that of node n3 ")
+    assert older.endswith("whose lease is newer")
+    found, problems = reached([peer(2), peer(3, twin), peer(5, twin, outer=peer(2).outer)], 1, MAC)
+    assert [it.who for it in found] == ["node n2", "node n5"], "it has moved back"
+    assert len(problems) == 1
 
 
 def test_a_way_is_neighbour_forwarding_entry_and_route():

@@ -14,16 +14,16 @@ from __future__ import annotations
 import errno
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from udpbackend.backends.backend import BackendFacts, Context
 from udpbackend.backends.keeper import Keeper, Look
-from udpbackend.backends.peers import Own, Peer, not_reached, others, own_ipv6
+from udpbackend.backends.peers import Own, Peer, near, not_reached, others, own_ipv6
 from udpbackend.errors import ConfigError, HostError
 from udpbackend.host import rtnetlink
-from udpbackend.host.addresses import local_addresses, underlay_problem
+from udpbackend.host.addresses import connected, local_addresses, underlay_problem
 from udpbackend.host.bulk import Bulk
 from udpbackend.host.entries import Route
 from udpbackend.host.leftovers import Which
@@ -52,6 +52,8 @@ class Half:
     """What is wanted in one IP version."""
 
     network: Prefix
+    subnet: Prefix
+    """Ours."""
     peers: Sequence[tuple[Peer, bytes]] = ()
     """With the address each is reached by."""
     problems: Sequence[str] = ()
@@ -90,8 +92,7 @@ class HostGwBackend:
     async def start(self, lease: Lease, snapshot: Snapshot) -> None:
         """Makes or takes over the routes to the peers."""
         self._own = Own(lease.subnet, lease.public_ip)
-        ipv6 = self._config.ipv6 if lease.ipv6_subnet is not None else None
-        self._halves = tuple(Half(network) for network in (self._config.network, ipv6 and ipv6.network) if network)
+        self._halves = tuple(map(Half, self._config.networks, lease.subnets))
         self._follow(snapshot)
         await self._keeper.start()
         self._starting = False
@@ -150,18 +151,20 @@ class HostGwBackend:
         for half in self._halves:
             peers = list(others(snapshot.leases, self._own, half.network.version))
             problems = [not_reached(peer, "its lease has no PublicIPv6") for peer in peers if peer.outer is None]
-            halves.append(Half(half.network, [(peer, peer.outer) for peer in peers if peer.outer], problems))
+            reached = [(peer, peer.outer) for peer in peers if peer.outer]
+            halves.append(Half(half.network, half.subnet, reached, problems))
         self._halves = tuple(halves)
 
     async def _look(self) -> Look:
         """One look at all our routes, and their repair."""
-        halves = self._halves
         if problem := await underlay_problem(self._netlink, self._endpoint):
             return Look(problems=[problem])  # that every route is refused then is no news
         done: list[str] = []
-        problems = [problem for half in halves for problem in half.problems]
+        problems = [problem for half in self._halves for problem in half.problems]
         routes = 0
-        for half in halves:
+        links = await connected(self._netlink, self._config.networks)
+        for half, blocked in (_apart(it, links) for it in self._halves):
+            problems += blocked
             outcome = await self._netlink.call(partial(self._reconcile, half=half))
             done += outcome.words()
             problems += [_refused(half.peers[place][0], error) for place, error in outcome.refused.items()]
@@ -180,6 +183,15 @@ class HostGwBackend:
             ways = [Way(Route.to(peer.subnet, outer, link["index"])) for peer, outer in half.peers]
             with Bulk() as bulk:
                 return reconcile(bulk, Scope(half.network), ways)
+
+
+def _apart(half: Half, links: Sequence[tuple[str, Prefix]]) -> tuple[Half, list[str]]:
+    """Without the peers whose subnet is on a link of this host, and the words about those."""
+    why = {it: words for it, _ in half.peers if (words := near(it.subnet, half.subnet, links))} if links else {}
+    if not why:
+        return half, []
+    rest = replace(half, peers=[(it, outer) for it, outer in half.peers if it not in why])
+    return rest, [not_reached(it, words) for it, words in why.items()]
 
 
 async def _remove(_ip: Any, network: Prefix) -> None:

@@ -1,7 +1,7 @@
 """Keeps in the kernel what a backend wants there: a look when the leases change, when something else does, and in turn.
 
-Owns when is looked, and what is said of it: every repair, and every problem once. Must not know what a look does: it
-is handed the coroutine.
+Owns when is looked, and what is said of it: every repair, and every problem once; and that a repair which does not last
+is a problem. Must not know what a look does: it is handed the coroutine.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from udpbackend.errors import HostError
+from udpbackend.host.lasting import Lasting
 from udpbackend.host.netlink import Netlink
 
 log = logging.getLogger(__name__)
@@ -44,13 +45,14 @@ class Keeper:
         self._asked = self._followed = 0
         self._followed_at = 0.0
         self._known: frozenset[str] = frozenset()
+        self._lasting = Lasting()
         self.problems: tuple[str, ...] = ()
         """What is wrong and was not mended by the last look."""
 
     async def start(self) -> None:
         """The first look. Raises HostError, where later ones would tell of a problem and try again."""
         async with self._turn:
-            self._note(await self._look(), "%s")
+            self._note(await self._look(), repair=False)
 
     async def follow(self) -> None:
         """Looks now, or soon: one look does for all calls that were waiting for it."""
@@ -61,7 +63,7 @@ class Keeper:
                 return
             await asyncio.sleep(max(0.0, self._followed_at + FOLLOW_S - clock()))
             self._followed = self._asked
-            await self._try("%s")
+            await self._try(repair=False)
             self._followed_at = clock()
 
     async def run(self) -> None:
@@ -73,24 +75,27 @@ class Keeper:
                     await changed.wait()
             changed.clear()
             async with self._turn:
-                await self._try("repaired: %s")
+                # What the leases ask for since the last look is no repair, whoever comes to do it.
+                await self._try(repair=self._asked == self._followed)
             await asyncio.sleep(PACE_S)
 
-    async def _try(self, words: str) -> None:
+    async def _try(self, *, repair: bool) -> None:
         try:
             found = await self._look()
         except HostError as error:
             found = Look(problems=(str(error),))
-        self._note(found, words)
+        self._note(found, repair=repair)
 
-    def _note(self, found: Look, words: str) -> None:
-        for what in found.done:
+    def _note(self, found: Look, *, repair: bool) -> None:
+        words = "repaired: %s" if repair else "%s"
+        for what in self._lasting.note(found.done) if repair else found.done:
             log.info(words, what)
-        new = [problem for problem in found.problems if problem not in self._known]
+        problems = (*found.problems, *self._lasting.problems)
+        new = [problem for problem in problems if problem not in self._known]
         for problem in _shown(new):
             log.warning("%s", problem)
-        self._known = frozenset(found.problems)
-        self.problems = _shown(found.problems)
+        self._known = frozenset(problems)
+        self.problems = _shown(problems)
 
 
 def _shown(problems: Sequence[str]) -> tuple[str, ...]:

@@ -62,7 +62,28 @@ def others(leases: Iterable[Lease], own: Own, version: int) -> Iterator[Peer]:
 
 def not_reached(peer: Named, why: object) -> str:
     """The problem, in words."""
-    return f"{peer.who} ({peer.subnet}) is not reached: {why}"
+    return f"{peer.who} {_is_not_reached(peer.subnet)} {why}"
+
+
+def tells_of(problem: str, subnet: Prefix) -> bool:
+    """Whether a problem is that this subnet is not reached."""
+    return _is_not_reached(subnet) in problem
+
+
+def _is_not_reached(subnet: Prefix) -> str:
+    return f"({subnet}) is not reached:"
+
+
+def near(subnet: Prefix, own: Prefix, connected: Iterable[tuple[str, Prefix]]) -> str:
+    """Why there can be no route to a subnet: this host has it on a link, by an interface; empty if it has not.
+
+    `own`: this node's subnet, where that is as it should be. A host that has moved to another address has another
+    subnet, and its old lease lasts for a day: a route to it would take the pods here away from this host.
+    """
+    for interface, prefix in connected:
+        if prefix.overlaps(subnet) and not prefix.overlaps(own):
+            return f"this host itself has {prefix} on {interface}, most likely from an earlier lease"
+    return ""
 
 
 def own_ipv6(endpoint: Endpoint, mine: Collection[IPv4Address | IPv6Address]) -> IPv6Address:

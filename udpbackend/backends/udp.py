@@ -26,7 +26,8 @@ from udpbackend.dataplane.tun import check_tun_access
 from udpbackend.errors import ConfigError, HostError
 from udpbackend.host import overlay_plan
 from udpbackend.host.addresses import local_addresses, underlay_problem
-from udpbackend.host.flannel0 import NAME, OverlayLink
+from udpbackend.host.flannel0 import OverlayLink
+from udpbackend.host.flannel_name import free_name
 from udpbackend.host.ipv6 import require_ipv6
 from udpbackend.host.leftovers import Which
 from udpbackend.model import WIDTH, Attributes, Lease, NetworkConfig, Prefix, Snapshot
@@ -107,6 +108,7 @@ class UdpBackend:
                 "Backend.MTU %d does not fit %s, whose MTU of %d leaves %d: longer packets will be cut or refused",
                 self.mtu, self._endpoint.interface, self._endpoint.mtu, self._endpoint.mtu - OVERHEAD_BYTES,
             )  # fmt: skip
+        self._link = OverlayLink(self._netlink, await free_name(self._netlink, self._config.networks))
         if ipv6:
             self._require_ipv6()
         check_tun_access()
@@ -180,7 +182,7 @@ class UdpBackend:
 
     def others(self) -> Which:
         """Devices of other backends, and their routes to single subnets, which the kernel prefers to flannel0's."""
-        return Which(self._config.networks, keep=(NAME,))
+        return Which(self._config.networks, keep=(self._link.name,))
 
     def undisturbed(self) -> AbstractAsyncContextManager[None]:
         """A thread turns the queue meanwhile."""
@@ -192,7 +194,9 @@ class UdpBackend:
         plane, it = self._dataplane, self._overlay
         peers = plane.peers() if plane else None
         return BackendFacts(
-            overlay=None if it is None else Overlay(device=NAME, address=it.address, address6=it.address6, mtu=it.mtu),
+            overlay=None
+            if it is None
+            else Overlay(device=self._link.name, address=it.address, address6=it.address6, mtu=it.mtu),
             infos=self.infos(),
             counters=self.counters(),
             offloads=plane.offloads(0) if plane else (),
@@ -259,11 +263,11 @@ class UdpBackend:
     def _require_ipv6(self) -> None:
         if self.mtu < IPV6_MIN_MTU_BYTES:
             raise ConfigError(
-                f"IPv6 needs an MTU of {IPV6_MIN_MTU_BYTES} bytes on {NAME}, which would have {self.mtu}: expected a "
-                f"larger Backend.MTU or an interface of {IPV6_MIN_MTU_BYTES + OVERHEAD_BYTES} bytes, or no IPv6Subnet "
-                "for this node"
+                f"IPv6 needs an MTU of {IPV6_MIN_MTU_BYTES} bytes on {self._link.name}, which would have {self.mtu}: "
+                f"expected a larger Backend.MTU or an interface of {IPV6_MIN_MTU_BYTES + OVERHEAD_BYTES} bytes, or no "
+                "IPv6Subnet for this node"
             )
-        require_ipv6(NAME)
+        require_ipv6(self._link.name)
 
     async def _follow_addresses(self) -> None:
         """Nobody else may claim an address this host has: the table follows its addresses."""

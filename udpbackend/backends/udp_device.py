@@ -20,7 +20,8 @@ from udpbackend.dataplane.pump import Pump
 from udpbackend.dataplane.tun import TunQueue, open_tun
 from udpbackend.dataplane.worker import Worker
 from udpbackend.errors import HostError
-from udpbackend.host.flannel0 import NAME, OverlayLink, Presence
+from udpbackend.host.flannel0 import OverlayLink, Presence
+from udpbackend.host.lasting import Lasting
 from udpbackend.host.overlay_plan import Overlay
 
 log = logging.getLogger(__name__)
@@ -36,9 +37,9 @@ async def refuse_others_device(link: OverlayLink) -> bool:
     """Raises HostError for a flannel0 that is not ours to take; tells whether there is none at all."""
     state = await link.inspect()
     if state.presence is Presence.FOREIGN:
-        raise HostError(f"{state.why}: stop that program and delete it, `ip link delete {NAME}`")
+        raise HostError(f"{state.why}: stop that program and delete it, `ip link delete {link.name}`")
     if state.presence is Presence.IN_USE:
-        raise HostError(f"{NAME} is in use by another udp-backend: stop it first")
+        raise HostError(f"{link.name} is in use by another udp-backend: stop it first")
     return state.presence is Presence.ABSENT
 
 
@@ -76,6 +77,7 @@ class Device:
         self._priority = Priority(os.getpriority(os.PRIO_PROCESS, 0))
         self._threads = plan.workers
         self._session: int | None = None
+        self._lasting = Lasting()
         self.lost = asyncio.Event()
         """Set when the queue has ended and `repair` has to make it again."""
         self.problems: tuple[str, ...] = ()
@@ -84,10 +86,10 @@ class Device:
     async def open(self) -> None:
         """Makes or takes over flannel0 and brings it in order."""
         absent = await refuse_others_device(self._link)
-        self._tuns.append(open_tun(NAME, new=absent))
+        self._tuns.append(open_tun(self._link.name, new=absent))
         try:
             changed = await self._link.configure(self._overlay)
-            self._tuns += [open_tun(NAME) for _ in self._plan.udp_fds[1:]]
+            self._tuns += [open_tun(self._link.name) for _ in self._plan.udp_fds[1:]]
             self._steer()
             self._tuns[0].persist()  # last: a device that could not be configured vanishes with its fds
         except BaseException:
@@ -95,12 +97,12 @@ class Device:
             raise
         self._made = self._made or absent
         for what in () if absent else changed:
-            log.info("took over %s and mended it: %s", NAME, what)
+            log.info("took over %s and mended it: %s", self._link.name, what)
 
     def start(self) -> None:
         """Lets packets flow."""
         if not self._tuns:
-            raise HostError(f"{NAME} is not open")
+            raise HostError(f"{self._link.name} is not open")
         self.lost.clear()
         self._look_at_priority()
         self._started_at = asyncio.get_running_loop().time()
@@ -170,12 +172,13 @@ class Device:
         if self.lost.is_set():
             await self._remake()
         repair = await self._link.ensure()
-        for what in repair.done:
-            log.info("repaired %s: %s", NAME, what)
-        for what in repair.left:
+        for what in self._lasting.note(repair.done):
+            log.info("repaired %s: %s", self._link.name, what)
+        problems = (*repair.left, *self._lasting.problems)
+        for what in problems:
             if what not in self.problems:
                 log.warning("%s", what)
-        self.problems = repair.left
+        self.problems = problems
         if repair.gone:
             self.lost.set()
 
@@ -194,12 +197,14 @@ class Device:
             await self._link.remove()
 
     def _ended(self, why: str) -> None:
-        log.warning("a queue of %s has ended: %s", NAME, why)
+        log.warning("a queue of %s has ended: %s", self._link.name, why)
         self.lost.set()
 
     def _steer(self) -> None:
         if len(self._tuns) > 1 and (why := steer(self._tuns[0].fileno())) is not None:
-            log.warning("packets of one flow may overtake each other between the queues of %s: no BPF: %s", NAME, why)
+            log.warning(
+                "packets of one flow may overtake each other between the queues of %s: no BPF: %s", self._link.name, why
+            )
 
     def _close_tuns(self) -> None:
         while self._tuns:
@@ -216,9 +221,9 @@ class Device:
                 await self.open()
             except HostError as error:
                 if self.problems != (str(error),):
-                    log.warning("cannot open %s again, trying on: %s", NAME, error)
+                    log.warning("cannot open %s again, trying on: %s", self._link.name, error)
                 self.problems = (str(error),)
                 await asyncio.sleep(wait)
                 wait = min(2 * wait, RETRY_S[1])
         self.start()
-        log.info("%s is back", NAME)
+        log.info("%s is back", self._link.name)

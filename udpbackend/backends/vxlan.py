@@ -14,20 +14,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING, Any
 
 from udpbackend.backends.backend import BackendFacts, Context, Overlay
 from udpbackend.backends.keeper import Keeper, Look
-from udpbackend.backends.peers import Own, not_reached, others
+from udpbackend.backends.peers import Own, near, not_reached, others
 from udpbackend.backends.vxlan_config import OVERHEAD_BYTES, VxlanOptions
 from udpbackend.backends.vxlan_peers import Reached, backend_data, reached, ways
 from udpbackend.backends.vxlan_self import Host, Identity
 from udpbackend.errors import HostError
 from udpbackend.host import vxlan_link
-from udpbackend.host.addresses import underlay_problem
+from udpbackend.host.addresses import connected, underlay_problem
 from udpbackend.host.bulk import Bulk
 from udpbackend.host.entries import direct_link, look_up
 from udpbackend.host.leftovers import Which
@@ -59,6 +59,8 @@ class Half:
     """What the overlay is to be in one IP version: a device and the peers behind it."""
 
     vtep: vxlan_link.Vtep
+    subnet: Prefix
+    """Ours."""
     peers: Sequence[Reached] = ()
     problems: Sequence[str] = ()
     """Why other peers are not among them."""
@@ -98,7 +100,7 @@ class VxlanBackend:
         config = self._host.config
         pairs = [(lease.subnet, config.network), (lease.ipv6_subnet, config.ipv6 and config.ipv6.network)]
         self._halves = tuple(
-            Half(self._host.vtep(subnet, network, self._identities[subnet.version]))
+            Half(self._host.vtep(subnet, network, self._identities[subnet.version]), subnet)
             for subnet, network in pairs
             if subnet and network and subnet.version in self._identities
         )
@@ -173,16 +175,17 @@ class VxlanBackend:
         halves = []
         for half in self._halves:
             peers = others(snapshot.leases, self._own, half.vtep.network.version)
-            halves.append(Half(half.vtep, *reached(peers, self._host.options.vni, half.vtep.mac)))
+            halves.append(Half(half.vtep, half.subnet, *reached(peers, self._host.options.vni, half.vtep.mac)))
         self._halves = tuple(halves)
 
     async def _look(self) -> Look:
         """One look at everything, and its repair."""
-        halves = self._halves
         done: list[str] = []
-        problems = [problem for half in halves for problem in half.problems]
+        problems = [problem for half in self._halves for problem in half.problems]
         routes = 0
-        for half in halves:
+        links = await connected(self._netlink, self._host.config.networks)
+        for half, blocked in (_apart(it, links) for it in self._halves):
+            problems += blocked
             try:
                 words, refused = await self._netlink.call(partial(self._reconcile, half=half))
             except HostError as error:
@@ -206,6 +209,15 @@ class VxlanBackend:
             outcome = reconcile(bulk, Scope(half.vtep.network, link), ways(half.peers, link, direct))
         refused = [not_reached(half.peers[place], error.strerror) for place, error in outcome.refused.items()]
         return [*done, *outcome.words()], refused
+
+
+def _apart(half: Half, links: Sequence[tuple[str, Prefix]]) -> tuple[Half, list[str]]:
+    """Without the peers whose subnet is on a link of this host, and the words about those."""
+    why = {it: words for it in half.peers if (words := near(it.subnet, half.subnet, links))} if links else {}
+    if not why:
+        return half, []
+    rest = replace(half, peers=[it for it in half.peers if it not in why])
+    return rest, [not_reached(it, words) for it, words in why.items()]
 
 
 async def _remove(ip: Any, name: str, network: Prefix) -> None:

@@ -71,23 +71,34 @@ def mac_of(said: bytes | None, vni: int, subnet: Prefix) -> bytes:
 
 
 def reached(peers: Iterable[Peer], vni: int, own_mac: bytes) -> tuple[list[Reached], list[str]]:
-    """The peers that can be reached, and why others cannot."""
-    found: list[Reached] = []
+    """The peers that can be reached, and why others cannot.
+
+    `peers` come in the order of their leases' age. Of two that say one MAC the newer is reached: a node that has moved
+    to another address says the MAC it had, and its old lease lasts for a day.
+    """
+    readable: list[Reached] = []
     problems: list[str] = []
-    owners = {own_mac: (b"", "this host")}
     for peer in peers:
         try:
             mac = mac_of(peer.said, vni, peer.subnet)
         except ConfigError as error:
             problems.append(not_reached(peer, error))
             continue
-        outer, owner = owners.setdefault(mac, (peer.outer or b"", peer.who))
         if peer.outer is None:
             problems.append(not_reached(peer, "its lease has no PublicIPv6"))
-        elif outer != peer.outer:  # one node may have two leases for a while, with one MAC
-            problems.append(not_reached(peer, f"its VtepMAC {mac.hex(':')} is that of {owner} too"))
+        elif mac == own_mac:
+            problems.append(not_reached(peer, f"its VtepMAC {mac.hex(':')} is that of this host too"))
         else:
-            found.append(Reached(peer.who, peer.subnet, peer.outer, mac))
+            readable.append(Reached(peer.who, peer.subnet, peer.outer, mac))
+    newest = {it.mac: it for it in readable}
+    found = []
+    for one in readable:
+        other = newest[one.mac]
+        if one.outer == other.outer:  # one node may have two leases for a while, at one address
+            found.append(one)
+        else:
+            why = f"its VtepMAC {one.mac.hex(':')} is that of {other.who} ({other.subnet}) too, whose lease is newer"
+            problems.append(not_reached(one, why))
     return found, problems
 
 

@@ -13,7 +13,7 @@ from ipaddress import IPv4Address, IPv6Address
 from udpbackend.backends.backend import Context
 from udpbackend.backends.peers import own_ipv6
 from udpbackend.backends.vxlan_config import MIN_MTU_BYTES, OVERHEAD_BYTES, VxlanOptions
-from udpbackend.backends.vxlan_peers import mac_of, random_mac
+from udpbackend.backends.vxlan_peers import derived_mac, random_mac, said_mac
 from udpbackend.errors import ConfigError
 from udpbackend.host import vxlan_link
 from udpbackend.host.addresses import local_addresses
@@ -55,11 +55,11 @@ class Host:
         mine = await local_addresses(netlink)
         # Behind a NAT the public address is not ours to send from.
         source = self.endpoint.public_ip if self.endpoint.public_ip in mine else self.endpoint.address
-        found = {4: Identity(await self._mac(netlink, 4, held), source)}
+        found = {4: Identity(await self._mac(netlink, held, held.subnet if held else None, source), source)}
         if self.config.ipv6 is not None and (held is None or held.ipv6_subnet is not None):
             source6 = own_ipv6(self.endpoint, mine)
             self._require_ipv6()
-            found[6] = Identity(await self._mac(netlink, 6, held), source6)
+            found[6] = Identity(await self._mac(netlink, held, held.ipv6_subnet if held else None, source6), source6)
         return found
 
     def vtep(self, subnet: Prefix, network: Prefix, identity: Identity) -> vxlan_link.Vtep:
@@ -78,18 +78,30 @@ class Host:
             gbp=self.options.gbp,
         )
 
-    async def _mac(self, netlink: Netlink, version: int, held: Lease | None) -> bytes:
-        """What the peers know of us already, else that of a device that is there, else any."""
-        name = self.options.device(version)
-        there = await netlink.call(partial(vxlan_link.mac_of, name=name))
-        subnet = held and (held.subnet if version == 4 else held.ipv6_subnet)
+    async def _mac(
+        self, netlink: Netlink, held: Lease | None, subnet: Prefix | None, source: IPv4Address | IPv6Address
+    ) -> bytes:
+        """What the peers know of us already, where that is so, or one of this lease's own.
+
+        A lease that we had under another address is in force for a day: with its MAC in our new lease the peers would
+        have one MAC at two places. So a device that was made for another address, which is made anew, gets another one.
+        """
+        version = source.version
+        network = next(it for it in self.config.networks if it.version == version)
+        like = self.vtep(network, network, Identity(b"", source))
+        there = await netlink.call(partial(vxlan_link.find, vtep=like))
         if held and subnet:
             said = held.backend_data if version == 4 else held.backend_v6_data
+            if said is None:
+                return derived_mac(self.options.vni, subnet)
             try:
-                return mac_of(said, self.options.vni, subnet)
+                mac = said_mac(said, self.options.vni)
             except ConfigError as error:
-                log.info("the lease there is says nothing of use about %s: %s", name, error)
-        return there or random_mac()
+                log.info("the lease there is says nothing of use about %s: %s", like.name, error)
+            else:
+                if there is None or not there.unfit:
+                    return mac
+        return random_mac()
 
     def _refuse_small_mtu(self) -> None:
         interface, mtu, asked = self.endpoint.interface, self.endpoint.mtu, self.options.mtu or 0

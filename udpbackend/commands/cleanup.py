@@ -26,7 +26,7 @@ from udpbackend.commands.cleanup_files import files
 from udpbackend.commands.parser import Parser
 from udpbackend.commands.status import given
 from udpbackend.commands.table import printable, table
-from udpbackend.errors import ConfigError, HostError, UdpBackendError, UsageError
+from udpbackend.errors import HostError, UdpBackendError, UsageError
 from udpbackend.host import mark
 from udpbackend.host.addresses import local_addresses
 from udpbackend.host.leftovers_devices import Device, bridge, overlay_devices, read_devices
@@ -36,7 +36,7 @@ from udpbackend.host.leftovers_users import OURS, in_the_dark, overlays
 from udpbackend.host.netlink import Netlink
 from udpbackend.model import Prefix
 from udpbackend.settings import Given, Settings
-from udpbackend.subnets.envfile import read_env, subnets_of
+from udpbackend.subnets.envfile import networks_of, read_env, subnets_of
 
 CONNECT_S = 1.0
 
@@ -117,18 +117,6 @@ async def _leases(netlink: Netlink, settings: Settings, subnets: Sequence[Prefix
     from udpbackend.commands.cleanup_lease import leases  # noqa: PLC0415  (gRPC takes longer to load than all the rest)
 
     return await leases(settings, subnets, await local_addresses(netlink))
-
-
-def networks_of(env: Mapping[str, str]) -> list[Prefix]:
-    """The overlay's networks, from the variables of a subnet file; what is none is passed over."""
-    found = []
-    for name in ("FLANNEL_NETWORK", "FLANNEL_IPV6_NETWORK"):
-        for text in env.get(name, "").split(","):
-            try:
-                found.append(Prefix.parse(text, mask=True))
-            except ConfigError:
-                continue
-    return found
 
 
 async def _remove(going: Sequence[Leftover], *, failed: bool) -> list[str]:

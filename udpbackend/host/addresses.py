@@ -7,6 +7,7 @@ Must not know the rules of the choice.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from socket import AF_INET, AF_INET6
 from typing import Any
@@ -16,7 +17,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 from udpbackend.host import mark, rtnetlink
 from udpbackend.host.interface import IP, Address, Link, Ways, choose, explicit
 from udpbackend.host.netlink import Netlink, failing
-from udpbackend.model import Endpoint, Prefix
+from udpbackend.model import WIDTH, Endpoint, Prefix
 from udpbackend.settings import Settings
 
 DEFAULT = Prefix(0, 0)
@@ -74,6 +75,30 @@ async def local_addresses(netlink: Netlink) -> tuple[IPv4Address | IPv6Address, 
     found = {ip_address(_text(message)) for message in await netlink.call(read)}
     mine = (address for address in found if address.version == 4 or not address.is_link_local)
     return tuple(sorted(mine, key=lambda address: (address.version, int(address))))
+
+
+async def connected(netlink: Netlink, networks: Sequence[Prefix]) -> list[tuple[str, Prefix]]:
+    """Networks on links of this host that are shares of `networks`, each with its interface; overlays' devices apart.
+
+    cni0 is on such a link. What leads there must not be led elsewhere, or this host loses its own pods.
+    """
+
+    async def read(ip: Any) -> tuple[dict[int, str], list[Any]]:
+        with failing("read this host's addresses"):
+            families = [AF_INET if version == 4 else AF_INET6 for version in sorted({it.version for it in networks})]
+            found = [it for family in families for it in await rtnetlink.addresses(ip, family=family)]
+            shares = [it for it in found if it["prefixlen"] < WIDTH[4 if it["family"] == AF_INET else 6]]
+            near = [it for it in shares if any(network.contains(_on_link(it)) for network in networks)]
+            names = {it["index"]: it.get_attr("IFLA_IFNAME") for it in await rtnetlink.links(ip)} if near else {}
+        return names, near
+
+    names, near = await netlink.call(read)
+    held = ((names.get(it["index"], ""), _on_link(it)) for it in near)
+    return [(name, prefix) for name, prefix in held if name and not mark.overlays(name)]
+
+
+def _on_link(message: Any) -> Prefix:
+    return Prefix.parse(f"{message.get_attr('IFA_ADDRESS') or _text(message)}/{message['prefixlen']}", mask=True)
 
 
 def _text(message: Any) -> str:

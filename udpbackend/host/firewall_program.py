@@ -10,13 +10,18 @@ import shutil
 import subprocess
 from dataclasses import dataclass
 
-from udpbackend.errors import HostError
+from udpbackend.errors import BusyError, HostError
 
 PACKAGES = {"iptables": "iptables", "ip6tables": "iptables", "nft": "nftables"}
 """Debian's package of each program; iptables-restore comes with iptables."""
 
 LIMIT_S = 20.0
 """How long a program may take: a table of 50,000 rules takes iptables seconds."""
+
+
+BUSY_STATUS = 4
+"""iptables' exit status when it has not come to change anything, and its words when another program kept it from it."""
+BUSY_WORDS = "holding the xtables lock"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +34,13 @@ class Ended:
     err: str
 
     def failure(self, doing: str) -> HostError:
-        """The error for `cannot <doing>`, with the program's own reason."""
+        """The error for `cannot <doing>`, with the program's own reason; a BusyError where trying again helps."""
         said = " ".join((self.err.strip() or self.out.strip() or "it says nothing").split())
         hint = ""
         if "ermission denied" in said or "not permitted" in said:
             hint = "; the capabilities NET_ADMIN and NET_RAW are needed"
-        return HostError(f"cannot {doing}: `{self.command}` ended with status {self.status}: {said}{hint}")
+        kind = BusyError if self.status == BUSY_STATUS and BUSY_WORDS in said else HostError
+        return kind(f"cannot {doing}: `{self.command}` ended with status {self.status}: {said}{hint}")
 
 
 def installed(program: str) -> bool:

@@ -39,6 +39,13 @@ class FirewallPlan:
     """Source ports at random, so that two CPUs do not choose the same one; --ip-masq-fully-random-disable."""
     forward: bool = True
     """--iptables-forward-rules: what pods send and get passes a FORWARD chain whose policy is DROP."""
+    device: str = "flannel0"
+    """By which packets for other nodes leave this host: the overlay's, or the underlay's where there is none."""
+
+    @property
+    def networks(self) -> tuple[Prefix, ...]:
+        """The network, one for each IP version."""
+        return (self.network,) if self.network6 is None else (self.network, self.network6)
 
     def share(self, version: int) -> tuple[Prefix, Prefix] | None:
         """Network and own subnet of that IP version, if it has any."""

@@ -67,16 +67,6 @@ async def find(ip: Any, vtep: Vtep) -> Found | None:
     return Found(link["index"], _mac(link), await _unfit(ip, vtep, link))
 
 
-async def mac_of(ip: Any, name: str) -> bytes | None:
-    """The MAC of the device of that name, if there is one. Raises HostError as `find` does."""
-    with failing(f"look at {name}"):
-        link = await rtnetlink.link(ip, ifname=name)
-    if link is None:
-        return None
-    _refuse_other_kind(name, link)
-    return _mac(link)
-
-
 async def ensure(ip: Any, vtep: Vtep, *, tidy: bool = False) -> tuple[int, list[str]]:
     """Makes the device what it should be: its index, and what had to be done.
 

@@ -81,6 +81,18 @@ def subnets_of(env: Mapping[str, str]) -> tuple[Prefix, ...]:
     return tuple(found)
 
 
+def networks_of(env: Mapping[str, str]) -> list[Prefix]:
+    """The overlay's networks, from the variables of a subnet file; what is none is passed over."""
+    found = []
+    for name in ("FLANNEL_NETWORK", "FLANNEL_IPV6_NETWORK"):
+        for text in env.get(name, "").split(","):
+            try:
+                found.append(Prefix.parse(text, mask=True))
+            except ConfigError:
+                continue
+    return found
+
+
 class SubnetEnv:
     """A subnet file about to be written: `prepare`, then either `commit` or `abort`."""
 

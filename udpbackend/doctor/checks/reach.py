@@ -3,7 +3,8 @@
 An echo request goes through the overlay to the peer's end of it, which flanneld's hosts answer as well. Where
 nothing comes back, the peer's host is asked beside the overlay: by a plain echo whether it lives at all, and by a
 single byte to the UDP port whether somebody listens there, since a closed port says so (RFC 1122 4.1.3.1) and a
-filtered one is silent. A daemon drops that byte and counts it; flanneld ignores it.
+filtered one is silent. A daemon drops that byte and counts it; flanneld ignores it. A peer of which our own daemon
+says that it cannot be reached is not asked: its silence is explained, and says nothing of the way there.
 """
 
 from __future__ import annotations
@@ -13,11 +14,14 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from udpbackend.backends.peers import tells_of
 from udpbackend.doctor import peers
 from udpbackend.doctor.echo import Answer, Echo
 from udpbackend.doctor.facts import Facts
 from udpbackend.doctor.finding import Finding, NotChecked, Results, Severity, count, named
 from udpbackend.doctor.peers import Asked, heard
+from udpbackend.model import Prefix
+from udpbackend.observe.report import Peer
 
 KNOCK = b"\0"
 KNOCKS = 2
@@ -61,12 +65,21 @@ async def look(facts: Facts) -> Results:
     network, interface = facts.running
     if interface.overlay_device is None:
         return [NotChecked(f"the backend {network.backend} has no device that could be asked")]
-    asked, unasked = peers.choose(facts.peers)
+    able = [peer for peer in facts.peers if not _explained(peer, facts.report.verdict.reasons)] if facts.report else []
+    asked, unasked = peers.choose(able)
     if not asked:
-        return [NotChecked("the daemon knows no other node")]
+        known = (
+            "the daemon itself says why it reaches none of them" if facts.peers else "the daemon knows no other node"
+        )
+        return [NotChecked(known)]
     async with Echo() as echo:
         silent = await asyncio.gather(*(_ask(echo, peer, interface.address, network.port) for peer in asked))
     return [*judge([it for it in silent if it], len(asked), network.port), *unasked]
+
+
+def _explained(peer: Peer, reasons: Sequence[str]) -> bool:
+    """Whether the daemon itself says that it does not reach the peer."""
+    return any(tells_of(why, Prefix.parse(subnet)) for why in reasons for subnet in peer.subnets)
 
 
 def judge(silent: Sequence[Silent], asked: int, port: int | None) -> list[Finding]:

@@ -60,6 +60,7 @@ class Acquirer:
                 own = await self._claim_free(listing, attributes, wanted)
             if own:
                 log.info("%s %s for %s", "keeping" if found else "took", _shown(own.lease), attributes.public_ip)
+                _tell_another_subnet(listing, previous, own.lease)
                 return own
             log.info("somebody was faster: trying again (%d of %d)", attempt, TRIES)
             await asyncio.sleep(self._random.uniform(0, min(LONGEST_PAUSE_S, 0.005 * 2**attempt)))
@@ -102,6 +103,24 @@ class Acquirer:
             network is not None and network.contains(subnet) and subnet.bits <= LONGEST_SUBNET[subnet.version]
             for network, subnet in zip(networks, lease.subnets, strict=False)
         )
+
+
+def _tell_another_subnet(listing: Listing, previous: Collection[Prefix], lease: Lease) -> None:
+    """Pods that were made before keep addresses that this host is no longer known for: that is worth a line."""
+    before = next((it for it in previous if it.version == lease.subnet.version), lease.subnet)
+    if before == lease.subnet:
+        return
+    holder = next((it.lease for it in listing.held if before in it.lease.subnets), None)
+    why = "it is no subnet of the network as it is configured, or another lease overlaps it"
+    if holder is not None and holder.public_ip != lease.public_ip:
+        why = f"the lease of {before} is that of {holder.public_address}; this host is {lease.public_address} now"
+    elif holder is not None:
+        why = f"this host has both leases, and {lease.subnet} is the one that counts"
+    log.warning(
+        "this host had %s in its last run and has %s from now on (%s): pods that it has already are not reached at "
+        "their addresses until they are made again",
+        before, lease.subnet, why,
+    )  # fmt: skip
 
 
 def _shown(lease: Lease) -> str:

@@ -7,6 +7,7 @@ as it was (a renewal) costs less still and shows nowhere. In force is what a fre
 - A key or value that cannot be read is left out and complained of once, and again only when it changes.
 - Of two subnets that overlap, which neither etcd nor flanneld keeps apart, the one whose key is older is in force.
   Where only the IPv6 subnets overlap, the younger keeps its IPv4 subnet.
+- Leases stand in the order of their keys' age, those first whose key is gone. So a later one is a newer word.
 - Two leases may have one public IP: so a node has that moved to another subnet while its old key still lives, and both
   lead to it. It is complained of, since it may also be two nodes behind one address. With our own public IP a lease is
   left out: what is sent there would come back to us.
@@ -74,7 +75,7 @@ class View:
 
     @property
     def leases(self) -> tuple[Lease, ...]:
-        """Those in force as of the last `settle`, our own among them; in no order."""
+        """Those in force as of the last `settle`, our own among them, the older key before the younger."""
         return tuple(self._in_force.values())
 
     @property
@@ -107,6 +108,8 @@ class View:
         else:
             self._remove(kv.key)
             self._enter(kv, before)
+            # A key that was deleted and comes back is the youngest of all, and does not stand where it stood.
+            self._contested = self._contested or (before is None and kv.key in self._in_force)
 
     def listed(self, listing: Range, now: float) -> str | None:
         """Takes in a fresh list, at `now` seconds of any clock; what shows a reset, if there was one."""
@@ -201,7 +204,7 @@ class View:
     def _follow(self) -> bool:
         """Takes what has changed as it is: none of it is in another's way. Whether that makes a difference."""
         differs = False
-        for key in self._changed:
+        for key in sorted(self._changed, key=self._age):
             entry = self._entries.get(key)
             lease = entry.lease if entry is not None else None
             differs = differs or lease != self._in_force.get(key)
@@ -214,7 +217,7 @@ class View:
     def _chosen(self) -> dict[bytes, Lease]:
         """All that may be in force beside each other: ours, then the older key before the younger, the kept ones last.
 
-        A kept lease that must give way is given up for good.
+        A kept lease that must give way is given up for good; those that stay stand first, as the oldest.
         """
         chosen, taken = {self._own_key: self._own}, self._ours_alone()
         for key in sorted(self._entries, key=self._rank):
@@ -230,7 +233,10 @@ class View:
                 chosen[key] = lease = self._without_taken_ipv6(key, lease, taken)
                 taken.add(key, lease)
                 self._tell_sharing(key, lease, same)
-        return chosen
+        if not self._kept:
+            return chosen
+        kept = {key: lease for key, lease in chosen.items() if key in self._kept}
+        return kept | {key: lease for key, lease in chosen.items() if key not in kept}
 
     def _without_taken_ipv6(self, key: bytes, lease: Lease, taken: Rivals) -> Lease:
         rival = taken.overlapping_ipv6(lease)
@@ -254,6 +260,10 @@ class View:
     def _rank(self, key: bytes) -> tuple[bool, int, bytes]:
         entry = self._entries[key]
         return entry.kept_until is not None, entry.create_revision, key
+
+    def _age(self, key: bytes) -> int:
+        entry = self._entries.get(key)
+        return entry.create_revision if entry is not None else 0
 
     def _complain(self, key: bytes, about: str, text: str) -> None:
         if self._told.get((key, about)) != text:

@@ -1,0 +1,28 @@
+"""One chain as `iptables -S` lists it.
+
+Owns how long another program's change is waited for, and by what an absent chain or table is known. Must not know what
+stands in a chain. Blocks; for threads.
+"""
+
+from __future__ import annotations
+
+from udpbackend.host import firewall_program
+
+NO_CHAIN = 1
+"""iptables' exit status when a chain is not there. (Its words differ: those of 1.8.9 speak of incompatible chains.)"""
+NO_TABLE = 3
+"""Likewise when the kernel has no such table, and the words by which we know that from a lack of rights."""
+NO_TABLE_WORDS = ("does not exist", "not supported")
+
+LOCK = "--wait=2"
+"""Seconds to wait for another program's change of ip_tables; who can wait longer asks again, and can stop between."""
+
+
+def list_chain(program: str, table: str, chain: str) -> str | None:
+    """What the program says of it; None where there is no such chain or table. Raises HostError, BusyError."""
+    done = firewall_program.run(program, LOCK, "-t", table, "-S", chain)
+    if done.status == 0:
+        return done.out
+    if done.status == NO_CHAIN or (done.status == NO_TABLE and any(words in done.err for words in NO_TABLE_WORDS)):
+        return None
+    raise done.failure(f"read the rules of {program}")
