@@ -115,6 +115,8 @@ static bool is_drained(const struct lanes *l, const struct lane *lane)
 
 static void give_back(struct lanes *l, struct lane *lane)
 {
+	/* A qdisc keeps the order of a flow: what he sent before he had the lane is gone as well. */
+	l->left_bytes -= lane->left_bytes < l->left_bytes ? lane->left_bytes : l->left_bytes;
 	lane->share->lane = 0;
 	lane->share->charged_bytes = 0;
 	lane->share->epoch = l->epoch;
@@ -154,20 +156,20 @@ static struct lane *free_lane(struct lanes *l)
 /* A peer without a lane has used up its quota. */
 static void at_quota(struct lanes *l, struct lanes_share *share)
 {
-	uint32_t bytes = level(l, NULL);
+	uint32_t bytes = level(l, NULL), quota_used = share->charged_bytes;
 	struct lane *lane;
 
 	l->tight = bytes > l->common[0]->buffer_bytes / 2;
 	l->left_bytes = bytes < l->left_bytes ? bytes : l->left_bytes;
+	share->charged_bytes = 0;
 	if (bytes <= l->left_bytes + l->quota_bytes) {
-		share->charged_bytes = 0;
 		share->epoch = ++l->epoch;
 		return;
 	}
 	lane = share == &l->others ? NULL : free_lane(l);
 	if (lane) {
-		l->left_bytes += share->charged_bytes;
-		share->charged_bytes = 0;
+		lane->left_bytes = quota_used;
+		l->left_bytes += quota_used;
 		lane->share = share;
 		share->lane = (uint8_t)(lane - l->lanes + 1);
 	} else {

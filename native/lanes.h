@@ -39,6 +39,7 @@ struct lane {
 	struct udp_io udp[LANES_PORTS_MAX]; /* each sends from the port of its namesake in lanes.common */
 	uint32_t open;                      /* sockets; 0 until the lane is first needed */
 	struct lanes_share *share;          /* whose it is, or NULL */
+	uint32_t left_bytes;                /* at most so many did he leave behind in the shared sockets */
 };
 
 struct lanes {

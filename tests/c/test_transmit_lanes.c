@@ -185,6 +185,22 @@ static void many(uint32_t slow, bool much, uint32_t rounds)
 	close_bench();
 }
 
+/* The others are sent twenty times as much as the slow one, and use up their quotas long before it does. */
+static void test_slow_among_fast(uint32_t fast)
+{
+	open_bench();
+	fake_make_slow(PEER(2));
+	for (uint32_t round = 0; round < 500; round++) {
+		feed_much(2);
+		for (uint32_t i = 0; i < 20; i++)
+			feed_much(3 + i % fast);
+		move();
+	}
+	CHECK(dropped(2) > 0 && bench_stat(&bench, STAT_tx_drop_slow_peer) == dropped(2));
+	CHECK(charged_to_common() <= (fast + 2) * LANES_QUOTA_BYTES);
+	close_bench();
+}
+
 static void test_many(void)
 {
 	many(3, false, 120);
@@ -320,6 +336,8 @@ int main(void)
 	test_drained();
 	test_none_slow();
 	test_many();
+	test_slow_among_fast(1);
+	test_slow_among_fast(4);
 	test_no_lanes();
 	test_source_ports();
 	test_no_buffer();
