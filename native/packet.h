@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #define PACKET_MIN_BYTES 20 /* the shortest IPv4 packet (RFC 791) */
 #define PACKET_MAX_BYTES 65535
@@ -75,6 +76,16 @@ bool packet_is_no_host(uint8_t version, const uint8_t *address);
 static inline bool packet_source_is_martian(const struct packet *p)
 {
 	return packet_is_no_host(p->version, p->source);
+}
+
+/* Whether it is for many: multicast, or limited broadcast. */
+static inline bool packet_is_to_many(const struct packet *p)
+{
+	static const uint8_t broadcast[4] = { 0xff, 0xff, 0xff, 0xff };
+
+	if (p->version == 6)
+		return p->destination[0] == 0xff;
+	return p->destination[0] >> 4 == 0xe || !memcmp(p->destination, broadcast, sizeof(broadcast));
 }
 
 /* One fragment: a header to be sent in front of a slice of the original packet's bytes. */

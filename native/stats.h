@@ -35,6 +35,8 @@
 	X(tx_drop_no_route, TX, DROPPED, "no peer owns the destination",                                               \
 	  "look for the destination in `udp-backend status -o wide`: its node is missing in the registry, or the "     \
 	  "sender uses an address that was given back")                                                                \
+	X(tx_drop_multicast, TX, DROPPED, "multicast or broadcast, which the overlay does not carry",                  \
+	  "none needed: the kernel reports its own multicast groups on every device (IGMP, MLD)")                      \
 	X(tx_drop_too_big, TX, DROPPED, "packet with DF set is longer than the path to its peer allows",               \
 	  "normal while senders learn the path's MTU; if it grows for ever, ICMP to the senders is filtered: "         \
 	  "set Backend.MTU to the path's MTU minus 28 on every node")                                                  \

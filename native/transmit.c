@@ -154,7 +154,7 @@ static void route(struct transmit *t, const struct table *table, int64_t now_ns)
 			continue;
 		it->peer = table_lookup(table, p->version, p->destination, &local);
 		if (!it->peer) {
-			drop_packet(t, i, STAT_tx_drop_no_route);
+			drop_packet(t, i, packet_is_to_many(p) ? STAT_tx_drop_multicast : STAT_tx_drop_no_route);
 			answer_unreachable(&t->answer, p, now_ns);
 			continue;
 		}

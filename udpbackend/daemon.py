@@ -11,7 +11,7 @@ import gc
 import logging
 import signal
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
@@ -19,8 +19,10 @@ from ipaddress import IPv4Address, IPv6Address
 import uvloop
 
 from udpbackend import __version__, log
-from udpbackend.backends.backend import Backend, Context, check_config, make_backend
-from udpbackend.errors import ConfigError, LeaseRevokedError, RestartNeededError
+from udpbackend.backends.backend import Backend, Context, check_config, make_backend, overhead
+from udpbackend.errors import ConfigError, HostError, LeaseRevokedError, RestartNeededError
+from udpbackend.findings.here import Here
+from udpbackend.findings.watch import HostWatch
 from udpbackend.host.addresses import select_endpoint
 from udpbackend.host.claims import Claim, Held
 from udpbackend.host.leftovers import remove_leftovers
@@ -148,16 +150,21 @@ class Daemon:
             logger.info("removed what another backend had left: %s", what)
         subnet_env.commit(_subnet_env(config, lease, backend.mtu, self._settings))
         undo.pop_all()
+        watch = run.watch = await _watch(run, netlink, config, endpoint)
         _ready(run, config, endpoint, lease)
         del first  # or thousands of leases would be kept that the next snapshot replaces
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(_follow(run, backend, snapshots), name="registry")
-                tasks.create_task(manager.run(), name="lease")
-                tasks.create_task(manager.complete(), name="registry is told")
-                tasks.create_task(backend.run(), name="backend")
-                tasks.create_task(rules.run(), name="rules")
-                tasks.create_task(run.sampler.run(), name="sampler")
+                for name, work in (
+                    ("registry", _follow(run, backend, snapshots)),
+                    ("lease", manager.run()),
+                    ("registry is told", manager.complete(watch.sound)),
+                    ("host", watch.run()),
+                    ("backend", backend.run()),
+                    ("rules", rules.run()),
+                    ("sampler", run.sampler.run()),
+                ):
+                    tasks.create_task(work, name=name)
         except* LeaseRevokedError:
             undo.push_async_callback(backend.remove)
             undo.push_async_callback(rules.remove)
@@ -217,6 +224,29 @@ def _claim(parts: AsyncExitStack, run: Running, backend: Backend, config: Networ
     parts.callback(Held(Claim(devices, config.networks)).release)
     run.backend = backend  # from here on what it has in the host is ours alone
     return devices
+
+
+async def _watch(run: Running, netlink: Netlink, config: NetworkConfig, endpoint: Endpoint) -> HostWatch:
+    """What looks at this host for as long as the daemon runs."""
+    if run.backend is None or run.lease is None:
+        raise HostError("there is nothing to look after yet")
+    lease, overlay = run.lease, (await run.backend.facts()).overlay
+    here = Here(
+        network=config.network,
+        subnet=lease.subnet,
+        interface=endpoint.interface,
+        address=endpoint.address,
+        public_ip=endpoint.public_ip,
+        port=run.backend.port,
+        overlay=overlay.device if overlay else None,
+        overlay_mtu=run.backend.mtu,
+        overhead=overhead(config.backend.type),
+    )
+
+    def peers() -> Iterator[IPv4Address]:
+        return (it.public_address for it in run.mine(run.snapshot).leases if it.subnet != lease.subnet)
+
+    return HostWatch(netlink, here, peers, ipv6=lease.ipv6_subnet is not None)
 
 
 async def _follow(run: Running, backend: Backend, snapshots: AsyncGenerator[Snapshot, None]) -> None:

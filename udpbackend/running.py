@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 
 from udpbackend import __version__
 from udpbackend.backends.backend import Backend, BackendFacts
+from udpbackend.findings.watch import HostWatch
 from udpbackend.host.rules import HostRules
 from udpbackend.model import Endpoint, Lease, NetworkConfig, Snapshot
 from udpbackend.observe.facts import Facts, RegistryView
@@ -40,6 +41,7 @@ class Running:
     backend: Backend | None = None
     sampler: Sampler | None = None
     rules: HostRules | None = None
+    watch: HostWatch | None = None
     _nodes: Nodes = field(default_factory=Nodes)
     started: float = field(default_factory=time.monotonic)
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
@@ -68,7 +70,11 @@ class Running:
             started_at=self.started_at,
             uptime_s=time.monotonic() - self.started,
             waiting_for=self.waits_for,
-            problems=(*seen.problems, *(self.rules.problems if self.rules else ())),
+            problems=(
+                *seen.problems,
+                *(self.rules.problems if self.rules else ()),
+                *(self.watch.problems if self.watch else ()),
+            ),
             network=self.config,
             subnet=lease.subnet if lease else None,
             ipv6_subnet=lease.ipv6_subnet if lease else None,

@@ -11,6 +11,7 @@ import pytest
 from etcd_server import Etcd
 from free_ports import free_ports
 from node import CONFIG, Scene, until, value
+from soundness import sound
 
 from udpbackend.backends.backend import check_config
 from udpbackend.errors import ConfigError, HostError, UsageError
@@ -32,7 +33,7 @@ async def test_what_it_says_of_itself(scene):
         state = node.manager.state
         assert (state.kind, state.source, state.degraded) == ("etcd", ",".join(scene.etcd.endpoints), None)
         assert node.manager.public_addresses == (None, None)
-        await node.manager.complete()
+        await node.manager.complete(sound())
 
 
 async def test_etcd_that_is_away_at_the_start_is_waited_for(able, tmp_path, caplog, monkeypatch):

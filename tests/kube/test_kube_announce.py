@@ -7,6 +7,7 @@ from ipaddress import IPv4Address, IPv6Address
 import pytest
 from kube_api import FLANNEL, KubeApi, node
 from kube_registry import ADDRESS, DEADLINE_S, DUAL_CONF, QUICK, UDP, opened, settings, unwatched, watched
+from soundness import sound
 
 from udpbackend.errors import ConfigError, HostError, RestartNeededError
 from udpbackend.model import Attributes
@@ -143,7 +144,7 @@ async def test_the_condition_is_set_once_packets_flow(api, tmp_path):
         await it.next()
         assert len(api.of("PATCH")) == 1
         api.fail("PATCH", 500, "later", times=3)
-        await it.registry.complete()
+        await it.registry.complete(sound())
     *_, patch = api.of("PATCH")
     assert patch.path == "/api/v1/nodes/a/status"
     assert patch.headers["Content-Type"] == "application/strategic-merge-patch+json"
@@ -158,10 +159,31 @@ async def test_the_condition_is_set_once_packets_flow(api, tmp_path):
     assert [one["type"] for one in api.nodes["a"]["status"]["conditions"]] == ["Ready", "NetworkUnavailable"]
 
 
+async def test_the_condition_is_set_only_while_it_is_true(api, tmp_path):
+    async with watched(settings(api, tmp_path)) as it:
+        await it.next()
+        await api.watched()
+        flows = asyncio.Event()
+        told = asyncio.create_task(it.registry.complete(flows))
+        api.put(node("b", "10.244.2.0/24", annotations={**UDP_TEXTS, "public-ip": "192.0.2.2"}))
+        await it.next()
+        assert len(api.of("PATCH")) == 1
+        flows.set()
+        await told
+        assert len(api.of("PATCH")) == 2
+        flows.clear()  # and a node object that takes the place of ours gets it when it is true again
+        api.delete("a")
+        api.put(node("a", "10.244.1.0/24", uid="another"))
+        await api.until(lambda: "a" in api.nodes and api.annotations("a") == UDP_TEXTS)
+        assert not api.nodes["a"]["status"].get("conditions")
+        flows.set()
+        await api.until(lambda: api.nodes["a"]["status"].get("conditions"))
+
+
 async def test_the_condition_can_be_left_alone(api, tmp_path):
     async with watched(settings(api, tmp_path, set_node_network_unavailable=False)) as it:
         await it.next()
-        await it.registry.complete()
+        await it.registry.complete(sound())
     assert len(api.of("PATCH")) == 1
 
 
@@ -183,7 +205,7 @@ async def test_lost_annotations_are_written_again(api, tmp_path):
 async def test_a_node_made_anew_gets_annotations_and_condition(api, tmp_path):
     async with watched(settings(api, tmp_path)) as it:
         await it.next()
-        await it.registry.complete()
+        await it.registry.complete(sound())
         await api.watched()
         api.delete("a")
         api.put(node("a", "10.244.1.0/24", uid="another"))
@@ -239,8 +261,13 @@ async def test_a_subnet_of_our_own_that_makes_no_sense_is_not_followed(api, tmp_
     async with watched(settings(api, tmp_path)) as it:
         await it.next()
         await api.watched()
-        for cidrs in ([], ["172.16.0.0/24"], ["10.244.1.0/24"]):
+        for cidrs, text in [
+            ([], "pod cidr not assigned"),
+            (["172.16.0.0/24"], "doesn't contain"),
+            (["10.244.1.0/24"], None),
+        ]:
             api.change("a", lambda node, cidrs=cidrs: node["spec"].update(podCIDR=(cidrs or [""])[0], podCIDRs=cidrs))
+            await it.until(lambda state, text=text: text in state.degraded if text and state.degraded else not text)
         api.change("a", lambda node: node["metadata"].update(annotations={}))
         await api.until(lambda: api.annotations("a") == UDP_TEXTS)
         assert not it.running.done()

@@ -96,9 +96,12 @@ async def test_our_own_node_deleted_leaves_the_leases_in_use(api, tmp_path, capl
         await it.next()
         await api.watched()
         api.delete("a")
+        await it.until(lambda state: state.degraded and "the other nodes no longer reach it" in state.degraded)
         api.put(C)
         assert await it.names() == {"a", "b", "c"}
         assert "the node a of this host was deleted" in caplog.text
+        api.put(node("a", "10.244.1.0/24"))
+        await it.until(lambda state: state.degraded is None)
 
 
 async def test_a_watch_that_ends_at_its_time_goes_on_from_there(api, tmp_path):

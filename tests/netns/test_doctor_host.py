@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import pytest
 from doctored import examine, words
 from refusal import with_mounts
+from running import becomes
 
 from bench.lab.daemon import Overlay
 from bench.lab.wait import until
@@ -56,6 +57,7 @@ def _as_before(request):
     yield
     if "overlay" in request.fixturenames:
         overlay = request.getfixturevalue("overlay")
+        becomes(overlay, overlay.lab.hosts[0], "ready", 20)  # the daemon itself looks again in a second or two
         examine(overlay, overlay.lab.hosts[0]).nothing()
 
 
@@ -102,6 +104,24 @@ def test_devices_and_routes_of_an_earlier_network(overlay, a):
     found.only("leftovers")
     evidence = [it["evidence"] for it in found.document["findings"]]
     assert evidence == ["flannel.1 has 10.5.1.0, the overlay of this node is flannel0", "10.5.7.0/24 dev flannel.1"]
+
+
+def test_a_route_that_hides_a_peer_is_all_that_is_told(overlay, a):
+    """As flanneld's host-gw leaves it, by a gateway that is no more: nothing is said of a blocked port."""
+    route = "10.5.2.0/24 via 192.168.77.99 dev eth0"
+    with undone(a.namespace, f"route add {route}", undo=[f"route delete {route}"]):
+        finding = examine(overlay, a).only("leftovers")
+    assert finding["evidence"] == "10.5.2.0/24 dev eth0"
+
+
+def test_the_route_of_a_running_bridge_is_not_to_be_deleted(overlay, a):
+    """A second address of cni0, inside the network: the bridge is told, its own route is not."""
+    with undone(a.namespace, "address add 10.5.9.1/24 dev cni0", undo=["address delete 10.5.9.1/24 dev cni0"]):
+        found = examine(overlay, a)
+    found.only("leftovers")
+    assert [it["evidence"] for it in found.document["findings"]] == [
+        "cni0 has 10.5.9.1, this node's subnet is 10.5.1.0/24"
+    ]
 
 
 def test_a_foreign_address_on_flannel0(overlay, a):

@@ -176,3 +176,16 @@ def test_the_service_manager_is_told(make_overlay, monkeypatch, tmp_path, abstra
         overlay.stop(a)
         assert manager.recv(4096).decode().splitlines() == ["STOPPING=1"]
         assert process.returncode == 0
+
+
+def test_what_nobody_was_there_to_read_is_not_called_a_full_queue(make_overlay):
+    """The kernel counts it as dropped at the device, which outlives the daemons."""
+    overlay = make_overlay()
+    a, b = overlay.lab.hosts
+    overlay.stop(a)
+    a.pod.run("ping", "-n", "-c3", "-i0.2", "-W1", b.pod_address, check=False)
+    [link] = shown(a.namespace, "-s", "link", "show", "flannel0")
+    assert link["stats64"]["tx"]["dropped"] >= 3
+    start(overlay, a)
+    kernel = {it["name"]: it["value"] for it in overlay.status(a)["kernel"]}
+    assert kernel["flannel0_tx_dropped"] == 0

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from kube_api import KubeApi, node
+from soundness import sound
 from test_deploy_kubernetes import BY_KIND, CONTAINERS, DAEMON, DATA, INIT, VOLUMES
 
 from udpbackend import __version__, cli, flags
@@ -131,7 +132,7 @@ async def test_the_role_has_what_the_daemon_asks_for_and_nothing_else(tmp_path):
         async with asyncio.timeout(5):
             await anext(snapshots)
             await api.watched()
-            await registry.complete()
+            await registry.complete(sound())
         await snapshots.aclose()
         await registry.close()
     [reading, writing] = BY_KIND["ClusterRole"]["rules"]

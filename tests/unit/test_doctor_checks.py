@@ -11,13 +11,12 @@ from hypothesis import strategies as st
 from msgspec.structs import replace as changed
 
 from udpbackend.cni import subnetenv
-from udpbackend.doctor import peers, sizes, sysctl
+from udpbackend.doctor import peers, sizes
 from udpbackend.doctor.checks import (
     br_netfilter,
     daemon,
     duplicates,
     firewall,
-    forwarding,
     interface,
     leftovers,
     other_backend,
@@ -31,9 +30,10 @@ from udpbackend.doctor.checks.path_mtu import Narrow
 from udpbackend.doctor.checks.reach import Silent
 from udpbackend.doctor.echo import Answer
 from udpbackend.doctor.facts import CniFolders, gather
-from udpbackend.doctor.finding import NotChecked
 from udpbackend.doctor.routes import Way
 from udpbackend.errors import HostError
+from udpbackend.findings.finding import NotChecked
+from udpbackend.host import sysctl
 from udpbackend.host.interface import Address, Link
 from udpbackend.host.netlink import Netlink
 from udpbackend.model import Prefix
@@ -68,12 +68,6 @@ def link(name, *addresses, index=2):
 
 
 class TestInterface:
-    def test_a_public_ip_that_was_given_need_not_be_ours(self):
-        behind_nat = changed(ETH0, public_ip="203.0.113.7")
-        assert interface.own(behind_nat, [link("eth0", "10.0.2.15")]) == []
-        (finding,) = interface.own(ETH0, [link("eth0", "10.0.2.16")])
-        assert finding.what == "this node is known by 10.0.2.15, which no interface of it has any longer"
-
     def test_a_peer_that_shows_an_address_every_node_has(self):
         """172.17.0.1, for example, on the bridge of a container engine."""
         names = {IPv4Address("172.17.0.1"): "n2 (172.17.0.1)"}
@@ -159,8 +153,6 @@ class TestLeftovers:
     def test_what_belongs_here(self):
         links = [link("lo", "127.0.0.1"), link("cni0", "10.5.1.1"), link("flannel0", "10.5.1.0"), link("flannel.7")]
         assert list(leftovers.devices(links, SUBNET, "flannel0")) == []
-        inside = {"flannel0": [Prefix.parse("10.5.2.0/24")], "cni0": [SUBNET, Prefix.parse("10.5.1.7/32")]}
-        assert leftovers.routes(inside, SUBNET, "flannel0") == []
 
     def test_the_device_of_another_backend(self):
         (finding,) = leftovers.devices([link("flannel0", "10.5.1.0")], SUBNET, "flannel.1")
@@ -295,10 +287,6 @@ class TestKernel:
         (tmp_path / "z").mkdir()
         with pytest.raises(HostError, match="cannot read"):
             sysctl.read("z", tmp_path)
-
-    def test_forwarding(self):
-        assert forwarding.finding("ipv6/conf/all/forwarding").what.endswith("the packets of IPv6")
-        assert forwarding.finding("ipv4/conf/flannel0/forwarding").what.endswith("the packets of flannel0")
 
     @pytest.mark.parametrize(
         ("value", "kubernetes", "severity"),

@@ -10,7 +10,7 @@ from doctored_facts import doctor_facts, report
 from observed import SYNCED
 
 from udpbackend.doctor.checks import clock
-from udpbackend.doctor.finding import NotChecked
+from udpbackend.findings.finding import NotChecked
 from udpbackend.observe.facts import RegistryView
 
 

@@ -10,7 +10,7 @@ from doctored_facts import doctor_facts
 from udpbackend.cni.request import SUBNET_FILE
 from udpbackend.doctor.checks import cni_config
 from udpbackend.doctor.facts import CniFolders
-from udpbackend.doctor.finding import NotChecked
+from udpbackend.findings.finding import NotChecked
 
 FLANNEL = {"type": "flannel", "delegate": {"hairpinMode": True, "isDefaultGateway": True}}
 PORTMAP = {"type": "portmap", "capabilities": {"portMappings": True}}

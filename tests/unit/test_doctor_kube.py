@@ -10,7 +10,7 @@ from doctored_facts import doctor_facts
 from kube_api import joined, node
 
 from udpbackend.doctor.checks import clock, duplicates, kube_rights, node_ready
-from udpbackend.doctor.finding import Finding, NotChecked
+from udpbackend.findings.finding import Finding, NotChecked
 from udpbackend.settings import Settings
 
 CNI_MESSAGE = (

@@ -11,8 +11,8 @@ from udpbackend.commands import doctor
 from udpbackend.commands.table import Palette
 from udpbackend.doctor.aside import aside
 from udpbackend.doctor.examine import CHECKS, Check, Found, examine
-from udpbackend.doctor.finding import Finding, NotChecked, count, named
 from udpbackend.errors import HostError, UsageError
+from udpbackend.findings.finding import Finding, NotChecked, count, named
 
 DOWN = Finding("down", "a", "b", "c")
 RISK = Finding("risk", "d", "e", "f")

@@ -404,3 +404,16 @@ def test_it_loads_no_part_of_the_daemon():
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout == "set()\n"
+
+
+def test_a_configuration_that_sorts_before_ours_is_told(tmp_path, capsys):
+    host = Host(tmp_path)
+    host.conf.parent.mkdir(parents=True)
+    for name in ("05-calico.conflist", "10-flannel.conflist", "00-notes.txt", "99-loopback.conf"):
+        (host.conf.parent / name).write_text("{}")
+    assert host.run(source=False) == 0
+    told = capsys.readouterr().err.splitlines()
+    assert [it for it in told if it.startswith("warning: 05-calico.conflist in ") and "before 10-flannel" in it]
+    (host.conf.parent / "05-calico.conflist").unlink()
+    assert host.run(source=False) == 0
+    assert "warning" not in capsys.readouterr().err

@@ -203,5 +203,11 @@ def option_mtu(kind: str, mtu: int) -> int:
     return mtu + int(getattr(_module(kind), "OPTION_MTU_ADDS", 0))
 
 
+def overhead(kind: str) -> int:
+    """Bytes that a backend puts before each IPv4 packet."""
+    found = getattr(_module(kind), "OVERHEAD_BYTES", 0)
+    return int(found[4] if isinstance(found, dict) else found)
+
+
 def _module(kind: str) -> Any:
     return import_module(f"udpbackend.backends.{BACKENDS[kind]}")

@@ -93,6 +93,8 @@ class UdpBackend:
         """These only send: what a stranger sends to their ports is never read."""
         self._dataplane: Dataplane | None = None
         self._overlay: overlay_plan.Overlay | None = None
+        self._dropped_before: dict[str, int] = {}
+        """What flannel0 has counted while nobody was reading: it outlives the daemons."""
         self._device: Device | None = None
 
     async def prepare(self, held: Lease | None) -> Attributes:
@@ -135,6 +137,8 @@ class UdpBackend:
         await self._device.open()
         self._local = await local_addresses(self._netlink)
         await self.apply(snapshot)
+        with suppress(HostError):
+            self._dropped_before = await self._link.drops()
         self._device.start()
 
     async def apply(self, snapshot: Snapshot) -> None:
@@ -289,6 +293,9 @@ class UdpBackend:
         drops = {}
         with suppress(HostError):
             drops = await self._link.drops()
+        for name, before in self._dropped_before.items():
+            if (now := drops.get(name, 0)) >= before:  # or the device was made anew, and has counted from nothing
+                drops[name] = now - before
         drops["socket_rx_dropped"] = sum(_socket_drops(bound) for bound in self._sockets)
         return {it: drops[it.name] for it in KERNEL_DROPS if it.name in drops}
 

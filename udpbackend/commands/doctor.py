@@ -33,7 +33,7 @@ from udpbackend.commands.table import Palette, printable
 from udpbackend.doctor.aside import aside
 from udpbackend.doctor.examine import CHECKS, Found, examine
 from udpbackend.doctor.facts import CniFolders, Facts, gather
-from udpbackend.doctor.finding import Finding, NotChecked, Severity, count
+from udpbackend.findings.finding import Finding, NotChecked, Severity, count
 from udpbackend.host.netlink import Netlink
 from udpbackend.observe.report import Report
 from udpbackend.settings import Settings

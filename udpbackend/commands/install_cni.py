@@ -81,7 +81,18 @@ def run(argv: Sequence[str]) -> int:
         _check_answer(plan.plugin)
         configuration.commit()
     print(f"installed {plan.plugin}\ninstalled {plan.conf}")
+    if before := _before(plan.conf):
+        text = "a container runtime takes the first that it can use, so it may attach pods to another network"
+        print(
+            f"warning: {', '.join(before)} in {plan.conf.parent} sort before {plan.conf.name}: {text}", file=sys.stderr
+        )
     return 0
+
+
+def _before(conf: Path) -> list[str]:
+    """Other configurations that a runtime comes upon earlier."""
+    names = (it.name for it in conf.parent.iterdir() if it.suffix in cni_programs.CONFIGURATIONS)
+    return sorted(name for name in names if name < conf.name)
 
 
 class Staged:

@@ -29,8 +29,8 @@ from udpbackend.doctor.checks import (
     subnet_file,
 )
 from udpbackend.doctor.facts import Facts
-from udpbackend.doctor.finding import WORST_FIRST, Finding, NotChecked, Results
 from udpbackend.errors import UdpBackendError
+from udpbackend.findings.finding import WORST_FIRST, Finding, NotChecked, Results
 
 LIMIT_S = 20.0
 """For one check; all run at once. The longest takes some seconds where every peer is silent."""
@@ -78,7 +78,17 @@ async def examine(facts: Facts, checks: tuple[Check, ...] = CHECKS, limit_s: flo
     """Findings, worst first, then what was not checked."""
     results = await asyncio.gather(*(_one(check, facts, limit_s) for check in checks))
     found = [Found(check.name, it) for check, result in zip(checks, results, strict=True) for it in result]
+    found = _once(found, facts)
     return sorted(found, key=lambda it: _rank(it.result))
+
+
+def _once(found: list[Found], facts: Facts) -> list[Found]:
+    """What the daemon has found by itself, in the same words, is told by the check that knows the cure."""
+    if facts.report is None or facts.report.verdict.state != "degraded":
+        return found
+    said = [it.result.what for it in found if isinstance(it.result, Finding)]
+    own = [Found("daemon", it) for it in daemon.judge(facts.report, said)]
+    return [*own, *(it for it in found if it.check != "daemon")]
 
 
 def _rank(result: Finding | NotChecked) -> int:

@@ -10,15 +10,20 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from ipaddress import IPv4Address
 from pathlib import Path
+from typing import Any
 
+from udpbackend.backends.backend import overhead
 from udpbackend.cni import subnetenv
 from udpbackend.doctor.aside import aside
 from udpbackend.errors import HostError
+from udpbackend.findings.here import Here
 from udpbackend.host import mark
 from udpbackend.host.addresses import read_links
 from udpbackend.host.interface import Link
-from udpbackend.host.netlink import Netlink
+from udpbackend.host.netlink import Netlink, failing
+from udpbackend.host.route_table import TableRoute, read_main
 from udpbackend.model import Prefix
 from udpbackend.observe.report import Interface, Network, Peer, Report
 from udpbackend.settings import Settings
@@ -94,6 +99,38 @@ class Facts:
         base = self.subnet and self.subnet.base
         held = (link.name for link in self.links if base in [address.ip for address in link.addresses])
         return next(filter(mark.overlays, held), None)
+
+    @property
+    def here(self) -> Here | None:
+        """Our node, for what the daemon looks at too. Without a daemon its interface and addresses are not known."""
+        if self.network is None or self.subnet is None:
+            return None
+        chosen = self.running and self.running[1]
+        return Here(
+            network=self.network,
+            subnet=self.subnet,
+            interface=chosen.name if chosen else "",
+            address=IPv4Address(chosen.address if chosen else 0),
+            public_ip=IPv4Address(chosen.public_ip if chosen else 0),
+            port=self.running[0].port if self.running else None,
+            overlay=self.overlay,
+            overlay_mtu=(chosen and chosen.overlay_mtu) or 0,
+            overhead=overhead(self.running[0].backend) if self.running else 0,
+        )
+
+    @property
+    def names(self) -> dict[int, str]:
+        """Of the links, by their indices."""
+        return {link.index: link.name for link in self.links}
+
+    async def routes(self) -> list[TableRoute]:
+        """Of table main. Raises HostError."""
+
+        async def read(_: Any) -> list[TableRoute]:
+            with failing("read the routing table"):
+                return read_main()
+
+        return await self.netlink.call(read)
 
     @property
     def peers(self) -> list[Peer]:

@@ -17,8 +17,8 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from udpbackend.doctor.checks import firewall
 from udpbackend.doctor.facts import Facts
-from udpbackend.doctor.finding import Finding
 from udpbackend.doctor.peers import called, heard
+from udpbackend.findings.finding import Finding
 from udpbackend.host.mark import BRIDGE
 from udpbackend.model import Prefix
 from udpbackend.observe.report import Peer, Report, age

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
-from udpbackend.doctor.finding import NotChecked
+from udpbackend.findings.finding import NotChecked
 from udpbackend.model import Prefix
 from udpbackend.observe.report import Peer, age
 

@@ -15,6 +15,9 @@ from pathlib import Path
 from udpbackend.cni.delegate import BRIDGE
 from udpbackend.gojson import Fields
 
+CONFIGURATIONS = {".conf", ".conflist", ".json"}
+"""How the names of files end that a container runtime takes for CNI configurations."""
+
 ANSWER_S = 10.0
 """What a busy host may take to start a program; it takes some hundredths of a second."""
 

@@ -182,7 +182,7 @@ def read_route(body: bytes) -> Route | None:
         return None
     base = bytes(4 if family == AF_INET else 16)  # a default route has none
     gateway, link, metric = b"", 0, 0
-    for which, value in _attributes(body, ROUTE.size):
+    for which, value in attributes(body, ROUTE.size):
         if which == RTA_DST:
             base = value
         elif which == RTA_GATEWAY:
@@ -197,7 +197,7 @@ def read_route(body: bytes) -> Route | None:
 def direct_link(body: bytes) -> int:
     """The index of the link by which an address is reached without a gateway; 0 if there is one, or no way at all."""
     kind = ROUTE.unpack_from(body)[7]
-    found = dict(_attributes(body, ROUTE.size))
+    found = dict(attributes(body, ROUTE.size))
     if (
         kind != TYPE_UNICAST
         or RTA_OIF not in found
@@ -210,7 +210,7 @@ def direct_link(body: bytes) -> int:
 def read_neighbour(body: bytes) -> Neighbour | None:
     """A neighbour of a dump; None for one the kernel has found itself."""
     _, _, link, state, _, _ = NEIGHBOUR.unpack_from(body)
-    found = dict(_attributes(body, NEIGHBOUR.size))
+    found = dict(attributes(body, NEIGHBOUR.size))
     if not state & PERMANENT or NDA_DST not in found or NDA_LLADDR not in found:
         return None
     return Neighbour(found[NDA_DST], found[NDA_LLADDR], link)
@@ -219,14 +219,15 @@ def read_neighbour(body: bytes) -> Neighbour | None:
 def read_forward(body: bytes) -> Forward | None:
     """A forwarding entry of a dump; None for a learned one, and for what has no address or no MAC of its own."""
     _, _, link, state, _, _ = NEIGHBOUR.unpack_from(body)
-    found = dict(_attributes(body, NEIGHBOUR.size))
+    found = dict(attributes(body, NEIGHBOUR.size))
     mac, outer = found.get(NDA_LLADDR, b""), found.get(NDA_DST, b"")
     if not state & PERMANENT or not any(mac) or not outer:
         return None
     return Forward(mac, outer, link, not found.keys().isdisjoint((NDA_PORT, NDA_VNI, NDA_IFINDEX)))
 
 
-def _attributes(body: bytes, offset: int) -> Iterator[tuple[int, bytes]]:
+def attributes(body: bytes, offset: int) -> Iterator[tuple[int, bytes]]:
+    """Kind and value of each attribute of a message, from `offset` on."""
     end = len(body)
     while offset + 4 <= end:
         length, kind = ATTRIBUTE.unpack_from(body, offset)

@@ -27,8 +27,9 @@ from udpbackend.errors import HostError
 
 T = TypeVar("T")
 
-GROUPS = 0x1 | 0x10 | 0x40 | 0x100 | 0x400
-"""RTMGRP_LINK, then IFADDR and ROUTE of RTMGRP_IPV4 and of RTMGRP_IPV6 (linux/rtnetlink.h)."""
+GROUPS = 0x1 | 0x10 | 0x40 | 0x80 | 0x100 | 0x400 | 1 << 18 | 1 << 23 | 1 << 24
+"""RTMGRP_LINK, IFADDR, ROUTE and RULE of RTMGRP_IPV4, IFADDR and ROUTE of RTMGRP_IPV6, then RTNLGRP_IPV6_RULE and
+RTNLGRP_IPV4_NETCONF and IPV6_NETCONF, which tell of forwarding (linux/rtnetlink.h)."""
 
 SETTLE_S = 0.05
 """After a change the socket is left alone this long, so that a storm costs twenty wake-ups a second and no more."""
@@ -101,7 +102,7 @@ class Netlink:
             raise HostError(ENDED) from None
 
     def changes(self) -> asyncio.Event:
-        """A new event, set in the caller's loop whenever a link, an address or a route changes.
+        """A new event, set in the caller's loop whenever a link, an address, a route, a rule or forwarding changes.
 
         The owner clears it, then looks. Changes that could not be told (the socket overflowed) count as changes.
         """

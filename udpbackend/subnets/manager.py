@@ -6,6 +6,7 @@ backend: what a backend wants its peers to know is handed to it as `Attributes`,
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable
 from importlib import import_module
 from ipaddress import IPv4Address, IPv6Address
@@ -73,8 +74,8 @@ class SubnetManager(Protocol):
         Raises LeaseRevokedError when it was taken away on purpose, RestartNeededError when it has become another one.
         """
 
-    async def complete(self) -> None:
-        """Tells the registry that packets flow."""
+    async def complete(self, sound: asyncio.Event) -> None:
+        """Tells the registry that packets flow, once that is true: `sound` is set while nothing here prevents it."""
 
     async def close(self) -> None:
         """Lets connections go; the lease stays."""

@@ -101,7 +101,7 @@ class StaticSubnets:
     async def run(self) -> None:
         """Nothing is to be renewed."""
 
-    async def complete(self) -> None:
+    async def complete(self, sound: asyncio.Event) -> None:
         """Nobody is to be told."""
 
     async def close(self) -> None:

@@ -7,10 +7,10 @@ iptables where the module is missing, and so do we.
 
 from __future__ import annotations
 
-from udpbackend.doctor import sysctl
 from udpbackend.doctor.aside import aside
 from udpbackend.doctor.facts import Facts
-from udpbackend.doctor.finding import Finding, NotChecked, Results
+from udpbackend.findings.finding import Finding, NotChecked, Results
+from udpbackend.host import sysctl
 
 KEY = "bridge/bridge-nf-call-iptables"
 

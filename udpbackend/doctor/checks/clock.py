@@ -17,8 +17,8 @@ import aiohttp
 
 from udpbackend.doctor.api import cluster
 from udpbackend.doctor.facts import Facts
-from udpbackend.doctor.finding import Finding, NotChecked, Results
 from udpbackend.errors import UdpBackendError
+from udpbackend.findings.finding import Finding, NotChecked, Results
 
 ASK_S = 5.0
 SKEW_S = 10.0

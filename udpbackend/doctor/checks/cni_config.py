@@ -16,12 +16,11 @@ from udpbackend.cni.request import SUBNET_FILE
 from udpbackend.cni.versions import VERSIONS
 from udpbackend.doctor.aside import aside
 from udpbackend.doctor.facts import CniFolders, Facts
-from udpbackend.doctor.finding import Finding, NotChecked, Results, named
 from udpbackend.errors import ConfigError
+from udpbackend.findings.finding import Finding, NotChecked, Results, named
 from udpbackend.gojson import Fields, decode
 from udpbackend.host import cni_programs
 
-ENDINGS = {".conf", ".conflist", ".json"}
 OURS = {"flannel", "udp-backend-cni"}
 """Types that mean our plugin."""
 
@@ -55,11 +54,11 @@ async def look(facts: Facts) -> Results:
 def judge(cni: CniFolders, subnet_file: Path, *, kubernetes: bool) -> list[Finding]:
     """Reads both directories. `subnet_file`: the daemon's."""
     try:
-        paths = sorted(path for path in cni.conf.iterdir() if path.suffix in ENDINGS)
+        paths = sorted(path for path in cni.conf.iterdir() if path.suffix in cni_programs.CONFIGURATIONS)
     except OSError as error:
         return [_none(f"{cni.conf}: {error.strerror}")]
     if not paths:
-        return [_none(f"{cni.conf} holds no file that ends in {', '.join(sorted(ENDINGS))}")]
+        return [_none(f"{cni.conf} holds no file that ends in {', '.join(sorted(cni_programs.CONFIGURATIONS))}")]
     found: dict[Path, Config | str] = {path: _read(path) for path in paths}
     good = [it for it in found.values() if isinstance(it, Config)]
     bad = [f"{path}: {why}" for path, why in found.items() if isinstance(why, str)]
@@ -84,7 +83,7 @@ def judge(cni: CniFolders, subnet_file: Path, *, kubernetes: bool) -> list[Findi
 def _configured(folder: Path) -> bool:
     """Whether there is any configuration; podman, for one, makes the directory for nothing but a lock."""
     try:
-        return any(path.suffix in ENDINGS for path in folder.iterdir())
+        return any(path.suffix in cni_programs.CONFIGURATIONS for path in folder.iterdir())
     except OSError:
         return False
 

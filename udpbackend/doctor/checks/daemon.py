@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from udpbackend.doctor.facts import Facts
-from udpbackend.doctor.finding import Finding, Results
+from udpbackend.findings.finding import Finding, Results
 from udpbackend.observe.report import Report
 
 WAITING_CURES = {
@@ -32,13 +34,14 @@ async def look(facts: Facts) -> Results:
     return judge(facts.report)
 
 
-def judge(report: Report) -> list[Finding]:
-    """What a report says of itself."""
+def judge(report: Report, said: Collection[str] = ()) -> list[Finding]:
+    """What a report says of itself, but for what other findings have `said` in the same words."""
     verdict = report.verdict
     if verdict.state == "starting":
         cure = WAITING_CURES.get(verdict.reasons[0].removeprefix("waiting for "), "look at its log: ") + GOES_ON
         return [Finding("down", "the daemon is not ready", "; ".join(verdict.reasons), cure)]
-    if verdict.state == "degraded":
+    reasons = [it for it in verdict.reasons if not any(it.startswith(f"{what} (") for what in said)]
+    if verdict.state == "degraded" and reasons:
         cure = f"mend what each clause names; {GOES_ON}"
-        return [Finding("part", "the daemon is degraded", "; ".join(verdict.reasons), cure)]
+        return [Finding("part", "the daemon is degraded", "; ".join(reasons), cure)]
     return []

@@ -14,9 +14,9 @@ from typing import NamedTuple
 from udpbackend.doctor.api import cluster
 from udpbackend.doctor.checks.interface import CHOOSE
 from udpbackend.doctor.facts import Facts
-from udpbackend.doctor.finding import Finding, NotChecked, Results, count, named
 from udpbackend.doctor.peers import called
 from udpbackend.errors import UdpBackendError
+from udpbackend.findings.finding import Finding, NotChecked, Results, count, named
 from udpbackend.host import mark
 from udpbackend.model import Prefix
 

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 from udpbackend.doctor.aside import aside
 from udpbackend.doctor.facts import Facts
-from udpbackend.doctor.finding import Finding, NotChecked, Results
 from udpbackend.errors import HostError
+from udpbackend.findings.finding import Finding, NotChecked, Results
 from udpbackend.host import firewall_program
 from udpbackend.host.firewall_rules import MASQUERADE, NFT_TABLES, FirewallPlan, iptables_rules
 from udpbackend.host.firewall_shared import keep_others

@@ -12,8 +12,9 @@ from ipaddress import IPv4Address
 
 from udpbackend.doctor import peers
 from udpbackend.doctor.facts import Facts
-from udpbackend.doctor.finding import Finding, NotChecked, Results, count, named
 from udpbackend.doctor.routes import Way, ways
+from udpbackend.findings import address, mtu, routes
+from udpbackend.findings.finding import Finding, NotChecked, Results, count, named
 from udpbackend.host.interface import Link
 from udpbackend.observe.report import Interface
 
@@ -25,28 +26,17 @@ async def look(facts: Facts) -> Results:
     if facts.running is None:
         return [NotChecked(f"{facts.why_not_running}, so its interface is not known")]
     interface = facts.running[1]
-    found = own(interface, facts.links)
+    here = facts.here
+    found: list[Finding] = []
+    if here:
+        found += address.judge(here, {it.ip for link in facts.links for it in link.addresses})
+        found += [it for link in facts.links if link.name == here.interface for it in mtu.judge(here, link.mtu)]
     asked, unasked = peers.choose(facts.peers)
     targets = {it.public_ip: str(it) for it in asked if str(it.public_ip) != interface.public_ip}
     # From the daemon's own address where it still has it: rules may send by the source.
     source = interface.address if _held(facts.links, interface.address) else ""
     found += to_peers(interface, targets, await ways(facts, targets, source))
     return [*found, *unasked]
-
-
-def own(interface: Interface, links: Sequence[Link]) -> list[Finding]:
-    """Our own public IP."""
-    public_ip, name = interface.public_ip, interface.name
-    if public_ip != interface.address or _held(links, public_ip):
-        return []
-    return [
-        Finding(
-            "down",
-            f"this node is known by {public_ip}, which no interface of it has any longer",
-            f"this host has {', '.join(map(str, links))}; no --public-ip says that somebody else has it",
-            f"ip address add {public_ip} dev {name}, or restart the daemon so that it takes the new address",
-        )
-    ]
 
 
 def to_peers(interface: Interface, names: Mapping[IPv4Address, str], found: Mapping[IPv4Address, Way]) -> list[Finding]:
@@ -68,10 +58,8 @@ def to_peers(interface: Interface, names: Mapping[IPv4Address, str], found: Mapp
     if nowhere:
         what = f"there is no way to the public IP of {count(len(nowhere), 'peer')}"
         findings.append(Finding("part", what, named(nowhere), f"add a route by {name}, or {CHOOSE}, here or there"))
-    if looped:
-        what = f"datagrams to {count(len(looped), 'peer')} go back into {overlay}, for ever"
-        cure = f"remove the route to them by {overlay}, or choose a Network that holds no node's address"
-        findings.append(Finding("down", what, named(looped), cure))
+    if looped and overlay:
+        findings.append(routes.looped(looped, overlay))
     if other:
         what = f"datagrams to {count(len(other), 'peer')} leave by another interface than {name}, which was chosen"
         cure = f"{CHOOSE}; or mend the route, if {name} is right"

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from udpbackend.doctor.api import cluster
 from udpbackend.doctor.facts import Facts
-from udpbackend.doctor.finding import Finding, NotChecked, Results
 from udpbackend.errors import ConfigError, RegistryError
+from udpbackend.findings.finding import Finding, NotChecked, Results
 
 NEEDED = (("get", "nodes", ""), ("list", "nodes", ""), ("watch", "nodes", ""), ("patch", "nodes", "status"))
 """Verb, resource, subresource."""

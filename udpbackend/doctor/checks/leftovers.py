@@ -7,19 +7,18 @@ its own, is no leftover: ours tell what is theirs (`host.claims`), and a flannel
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from ipaddress import IPv4Address
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NamedTuple, Self
 
 from udpbackend.doctor.aside import aside
 from udpbackend.doctor.facts import Facts
-from udpbackend.doctor.finding import Finding, NotChecked, Results, named
-from udpbackend.host import mark, rtnetlink
+from udpbackend.findings import routes
+from udpbackend.findings.finding import Finding, NotChecked, Results
+from udpbackend.host import mark
 from udpbackend.host.claims import Claim, claims
 from udpbackend.host.interface import Link
 from udpbackend.host.leftovers_users import OURS, overlays
 from udpbackend.host.mark import BRIDGE
-from udpbackend.host.netlink import failing
 from udpbackend.model import Prefix
 
 _claims = aside(claims)
@@ -34,9 +33,7 @@ async def look(facts: Facts) -> Results:
     second = facts.running and facts.running[1].overlay_ipv6_device
     others = Others.of([it for it in await _claims() if overlay not in it.devices and network not in it.networks])
     found = list(devices([link for link in facts.links if link.name != second], subnet, overlay, others))
-    if overlay is None:
-        return found  # the backend may be one whose routes lead straight to the other nodes
-    return found + routes(await _routes_inside(facts, network), subnet, overlay)
+    return found + (routes.astray(facts.here, await facts.routes(), facts.names) if facts.here else [])
 
 
 class Others(NamedTuple):
@@ -83,46 +80,6 @@ def devices(
                 f"{link.name} has {_list(held)}, the overlay of this node is {overlay or 'without a device'}",
                 f"ip link delete {link.name}, once no other flannel runs on this host",
             )
-
-
-def routes(inside: Mapping[str, Sequence[Prefix]], subnet: Prefix, overlay: str) -> list[Finding]:
-    """Routes inside the network that lead elsewhere, by device."""
-    astray = [
-        f"{destination} dev {device}"
-        for device, found in inside.items()
-        for destination in found
-        if device != overlay and not subnet.contains(destination)
-    ]
-    if not astray:
-        return []
-    return [
-        Finding(
-            "part",
-            f"packets for other nodes' pods do not go into {overlay}: routes of an earlier network take them",
-            named(astray),
-            f"ip route delete {astray[0]}, and so on; if they come back, another network plugin still runs here",
-        )
-    ]
-
-
-async def _routes_inside(facts: Facts, network: Prefix) -> dict[str, list[Prefix]]:
-    async def read(ip: Any) -> dict[str, list[Prefix]]:
-        with failing("read the routing table"):
-            return {
-                link.name: [
-                    _destination(it)
-                    for it in await rtnetlink.main_routes_of(ip, link.index)
-                    if it["proto"] != rtnetlink.PROTO_OURS  # DirectRouting has such, past the device
-                ]
-                for link in facts.links
-            }
-
-    found = await facts.netlink.call(read)
-    return {device: [it for it in held if network.contains(it) and it != network] for device, held in found.items()}
-
-
-def _destination(message: Any) -> Prefix:
-    return Prefix(int(IPv4Address(message.get_attr("RTA_DST") or 0)), message["dst_len"])
 
 
 def _list(addresses: Any) -> str:

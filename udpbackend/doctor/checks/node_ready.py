@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from udpbackend.doctor.api import cluster
 from udpbackend.doctor.facts import Facts
-from udpbackend.doctor.finding import Finding, NotChecked, Results
 from udpbackend.errors import UdpBackendError
+from udpbackend.findings.finding import Finding, NotChecked, Results
 
 if TYPE_CHECKING:
     from udpbackend.doctor.cluster import Condition, NodeHealth

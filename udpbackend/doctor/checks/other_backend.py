@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from udpbackend.doctor.facts import Facts
-from udpbackend.doctor.finding import Finding, NotChecked, Results, count, named
+from udpbackend.findings.finding import Finding, NotChecked, Results, count, named
 
 
 async def look(facts: Facts) -> Results:

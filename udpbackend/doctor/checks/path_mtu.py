@@ -15,10 +15,10 @@ from udpbackend.backends.backend import option_mtu
 from udpbackend.doctor import peers
 from udpbackend.doctor.echo import Echo
 from udpbackend.doctor.facts import Facts
-from udpbackend.doctor.finding import Finding, NotChecked, Results, count, named
 from udpbackend.doctor.peers import Asked
 from udpbackend.doctor.sizes import largest
 from udpbackend.errors import HostError
+from udpbackend.findings.finding import Finding, NotChecked, Results, count, named
 
 
 class Narrow(NamedTuple):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from udpbackend.doctor.facts import Facts
-from udpbackend.doctor.finding import Finding, Results
+from udpbackend.findings.finding import Finding, Results
 from udpbackend.observe.report import Report
 
 

@@ -18,8 +18,9 @@ from udpbackend.backends.peers import tells_of
 from udpbackend.doctor import peers
 from udpbackend.doctor.echo import Answer, Echo
 from udpbackend.doctor.facts import Facts
-from udpbackend.doctor.finding import Finding, NotChecked, Results, Severity, count, named
 from udpbackend.doctor.peers import Asked, heard
+from udpbackend.findings import routes
+from udpbackend.findings.finding import Finding, NotChecked, Results, Severity, count, named
 from udpbackend.model import Prefix
 from udpbackend.observe.report import Peer
 
@@ -66,8 +67,11 @@ async def look(facts: Facts) -> Results:
     if interface.overlay_device is None:
         return [NotChecked(f"the backend {network.backend} has no device that could be asked")]
     able = [peer for peer in facts.peers if not _explained(peer, facts.report.verdict.reasons)] if facts.report else []
-    asked, unasked = peers.choose(able)
-    if not asked:
+    chosen, unasked = peers.choose(able)
+    asked, astray = await _sorted_out(facts, chosen)
+    if astray:
+        unasked = [*unasked, NotChecked(f"routes of others take what is sent to {named(list(map(str, astray)))}")]
+    if not chosen:
         known = (
             "the daemon itself says why it reaches none of them" if facts.peers else "the daemon knows no other node"
         )
@@ -80,6 +84,16 @@ async def look(facts: Facts) -> Results:
 def _explained(peer: Peer, reasons: Sequence[str]) -> bool:
     """Whether the daemon itself says that it does not reach the peer."""
     return any(tells_of(why, Prefix.parse(subnet)) for why in reasons for subnet in peer.subnets)
+
+
+async def _sorted_out(facts: Facts, asked: Sequence[Asked]) -> tuple[list[Asked], list[Asked]]:
+    """Those that can be asked through the overlay, and those whom somebody's route hides, which another check tells."""
+    here = facts.here
+    if here is None:
+        return list(asked), []
+    table, names = await facts.routes(), facts.names
+    astray = [it for it in asked if routes.hidden(here, table, names, it.overlay)]
+    return [it for it in asked if it not in astray], astray
 
 
 def judge(silent: Sequence[Silent], asked: int, port: int | None) -> list[Finding]:

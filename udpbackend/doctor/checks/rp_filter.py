@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from ipaddress import IPv4Address
 
-from udpbackend.doctor import peers, sysctl
+from udpbackend.doctor import peers
 from udpbackend.doctor.aside import aside
 from udpbackend.doctor.facts import Facts
-from udpbackend.doctor.finding import Finding, NotChecked, Results, count, named
 from udpbackend.doctor.routes import Way, refused, ways
+from udpbackend.findings.finding import Finding, NotChecked, Results, count, named
+from udpbackend.host import sysctl
 
 STRICT = 1
 

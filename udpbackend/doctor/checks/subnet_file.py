@@ -7,7 +7,7 @@ from pathlib import Path
 
 from udpbackend.cni.subnetenv import SubnetEnv
 from udpbackend.doctor.facts import Facts
-from udpbackend.doctor.finding import Finding, Results
+from udpbackend.findings.finding import Finding, Results
 from udpbackend.observe.report import Interface, Network
 
 RESTART = "restart the daemon, which writes it when it is ready"

@@ -105,7 +105,7 @@ class EtcdSubnets:
         except* LeaseLostError as lost:
             raise RestartNeededError(str(lost.exceptions[0])) from None
 
-    async def complete(self) -> None:
+    async def complete(self, sound: asyncio.Event) -> None:
         """Nobody is to be told."""
 
     async def close(self) -> None:

@@ -52,7 +52,13 @@ class Announcer:
         self._timing = timing
         self._uid: str | None = None
         """Of the node object that carries our condition."""
+        self._sound: asyncio.Event | None = None
         self._problem = ""
+
+    @property
+    def problem(self) -> str | None:
+        """Why our node could not be made to say what it has to, the last time it was tried."""
+        return self._problem or None
 
     async def begin(self, node: Node) -> None:
         """Writes the annotations if they differ. Raises ConfigError for a bad overwrite, HostError as flannel does."""
@@ -73,12 +79,18 @@ class Announcer:
                 return
 
     async def upkeep(self, node: Node) -> bool:
-        """Writes again what our node has lost; False if that has to be tried once more."""
+        """Writes again what our node has lost; False if that has to be tried once more.
+
+        The condition is written to a node object that has taken another's place, where it is true.
+        """
         try:
             if missing := self._names.missing(self._attributes, node.said):
                 await self._annotate(node, missing)
             if self._uid not in (None, node.metadata.uid):
+                if self._sound is None or not self._sound.is_set():
+                    return False
                 await self._set_available(node)
+            self._problem = ""
         except ConfigError as error:
             self._complain(str(error))  # the administrator's annotation: it comes back to us when it is mended
         except ApiError as error:
@@ -86,12 +98,14 @@ class Announcer:
             return False
         return True
 
-    async def available(self, node: Node) -> None:
-        """Sets the condition, however long that takes."""
+    async def available(self, own: Callable[[], Node], sound: asyncio.Event) -> None:
+        """Sets the condition, however long that takes: it is written only while it is true."""
+        self._sound = sound
         backoff = Backoff(self._timing)
         while self._uid is None:
+            await sound.wait()
             try:
-                await self._set_available(node)
+                await self._set_available(own())
             except ApiError as error:
                 self._complain(str(error))
                 await asyncio.sleep(backoff.next_s())

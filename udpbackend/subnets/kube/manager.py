@@ -65,14 +65,22 @@ class KubeSubnets:
         self._config: NetworkConfig
         self._view: View
         self._lease: Lease
-        self._announcer: Announcer
+        self._announcer: Announcer | None = None
 
     @property
     def state(self) -> RegistryState:
         """How the registry fares."""
         contact = self._contact
-        degraded = contact.degraded or self._lacking
+        wrong = (contact.degraded, self._lacking, *self._of_own_node())
+        degraded = "; ".join(it for it in wrong if it) or None
         return RegistryState("kube", contact.url, contact.last_sync, degraded, self._revision)
+
+    def _of_own_node(self) -> tuple[str | None, ...]:
+        """What keeps the other nodes from reaching us, as our node's object stands."""
+        if self._announcer is None:
+            return ()
+        kept = self._problem and f"what this host has stays in use: {self._problem}"
+        return self._view.deleted, kept, self._announcer.problem
 
     @property
     def public_addresses(self) -> PublicAddresses:
@@ -103,8 +111,9 @@ class KubeSubnets:
         """Writes our node's annotations if they differ; the lease itself was made by the cluster."""
         node = self._view.own
         lease = own_lease(node, self._names, self._config, attributes.public_ip)
-        self._announcer = Announcer(self._opened(), self._names, attributes, self._timing, self._view.put)
-        await self._announcer.begin(node)
+        announcer = Announcer(self._opened(), self._names, attributes, self._timing, self._view.put)
+        await announcer.begin(node)
+        self._announcer = announcer
         self._lease = msgspec.structs.replace(
             lease,
             public_ipv6=None if attributes.public_ipv6 is None else int(attributes.public_ipv6),
@@ -139,15 +148,15 @@ class KubeSubnets:
             view.own_changed.clear()
             node = view.own
             self._require_same(node)
-            done = await self._announcer.upkeep(node)
+            done = await self._acquired().upkeep(node)
             with suppress(TimeoutError):
                 async with asyncio.timeout(None if done else backoff.next_s()):
                     await view.own_changed.wait()
 
-    async def complete(self) -> None:
-        """Sets our node's condition NetworkUnavailable to False; retried until it works."""
+    async def complete(self, sound: asyncio.Event) -> None:
+        """Sets our node's condition NetworkUnavailable to False as soon as that is true; retried until it works."""
         if self._settings.set_node_network_unavailable:
-            await self._announcer.available(self._view.own)
+            await self._acquired().available(lambda: self._view.own, sound)
 
     async def close(self) -> None:
         """Lets connections go; annotations and condition stay."""
@@ -158,6 +167,11 @@ class KubeSubnets:
         if self._api is None:
             raise HostError("the Kubernetes registry was not opened")
         return self._api
+
+    def _acquired(self) -> Announcer:
+        if self._announcer is None:
+            raise HostError("the Kubernetes registry has given no lease yet")
+        return self._announcer
 
     async def _node_name(self, api: Api) -> str:
         if name := self._settings.node_name or self._environ.get("NODE_NAME"):
@@ -213,6 +227,7 @@ class KubeSubnets:
                 log.warning("what this host has stays in use: %s", error)
             self._problem = str(error)
             return
+        self._problem = ""
         for what, before, after in (
             ("podCIDR", self._lease.subnets, lease.subnets),
             ("public address", _given(self._public), _given(public)),

@@ -29,6 +29,8 @@ class View:
         """Set when our own node says something else than before."""
         self.own = own
         """Our own node as it was last seen."""
+        self.deleted: str | None = None
+        """Why nobody else knows of it any more; None while it is there."""
         self._names = names
         self._config = config
         self._readings: dict[str, Reading] = {}
@@ -69,7 +71,8 @@ class View:
     def remove(self, name: str) -> None:
         """A node that is gone, or no longer flannel's. Our own stays as it was: it is we who know that it runs."""
         if name == self.own.name:
-            log.warning("the node %s of this host was deleted: the other nodes no longer reach it", name)
+            self.deleted = f"the node {name} of this host was deleted: the other nodes no longer reach it"
+            log.warning("%s", self.deleted)
         elif self._readings.pop(name, None) is not None:
             self.changed.set()
 
@@ -87,7 +90,7 @@ class View:
         return leases
 
     def _put_own(self, node: Node) -> None:
-        before, self.own = self.own, node
+        before, self.own, self.deleted = self.own, node, None
         if (node.metadata.uid, node.said, node.spec) != (before.metadata.uid, before.said, before.spec):
             self.own_changed.set()
 

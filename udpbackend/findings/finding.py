@@ -31,6 +31,11 @@ class Finding(msgspec.Struct, frozen=True):
     cure: str
     """What an operator can do about it."""
 
+    @property
+    def clause(self) -> str:
+        """As the daemon's status says it."""
+        return f"{self.what} ({self.evidence})"
+
 
 class NotChecked(msgspec.Struct, frozen=True):
     """Something that could not be looked at, or not wholly."""
