@@ -388,3 +388,11 @@ def test_another_devices_route_to_the_network(idle, registry):
 def test_a_configuration_that_is_wrong(idle, registry, change, words):
     edit(idle, change)
     assert words in refusal(idle, idle.lab.host("a"))
+
+
+def test_the_kernels_own_reports_are_no_missing_nodes(make_overlay):
+    """Each new device has its multicast groups reported (MLD): no node is missing in the registry for that."""
+    overlay = make_overlay(ipv6=True)
+    tally = Tally(overlay, overlay.lab.host("a"))
+    until(lambda: tally.read()["tx_drop_multicast"] >= 1, 20, "the kernel has not reported its groups")
+    assert tally.read()["tx_drop_no_route"] == 0
