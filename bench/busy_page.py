@@ -97,7 +97,7 @@ def section(document: Document, markdown: Callable[[Sequence[str], Sequence[Sequ
     header = ("link", "VXLAN", "udp : VXLAN", "udp with --nice=0 : VXLAN")
     all_header = ("loops", "link", "workload", "VXLAN", "udp", "udp : VXLAN", "verdict", "floor", "goal")
     return (
-        f"{where} One TCP stream, host to host, with and without priority:\n\n"
+        f"{where}\nOne TCP stream, host to host, with and without priority:\n\n"
         f"{markdown(header, list(priority(document)))}\n\n"
         f"All that was measured beside loops, host to host:\n\n{markdown(all_header, list(beside(document)))}"
     )
