@@ -20,6 +20,7 @@ from bench import (
     measure,
     plan,
     profile,
+    restart,
     result,
     scale,
     show,
@@ -138,15 +139,21 @@ def _finish(document: result.Document, path: Path, progress: Progress) -> None:
     progress.say(f"figures are in {path}")
 
 
-COMMANDS = {"docs": docs.main, "profile": profile.main, "scale": scale.main, "soak": soak.main}
+COMMANDS = {
+    "docs": docs.main,
+    "profile": profile.main,
+    "restart": restart.main,
+    "scale": scale.main,
+    "soak": soak.main,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The program."""
     words = list(sys.argv[1:] if argv is None else argv)
     try:
-        if words and words[0] in COMMANDS:
-            return COMMANDS[words[0]](words[1:])
+        if words and words[0].removeprefix("--") in COMMANDS:  # `make bench ARGS=--restart` reads like the others
+            return COMMANDS[words[0].removeprefix("--")](words[1:])
         options = parser().parse_args(words)
         rootless.become_able("run it as root")
         with sigterm_unwinds():
@@ -169,6 +176,7 @@ def _choices() -> str:
             {
                 "docs [JSON]": "render docs/benchmarks.md; `make bench-docs` brings what that needs",
                 "profile": "what the processors do while a stream passes; see its --help",
+                "restart": "what upgrades, kills and restarts cost packets and connections; see its --help",
                 "scale": "thousands of nodes in etcd: start, and latency while their leases change; see its --help",
                 "soak": "whether a daemon grows by an hour of load; see its --help",
             },

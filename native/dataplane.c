@@ -294,6 +294,16 @@ int udpb_run(struct udpb *u, uint32_t queue, int stop_fd)
 	return result == UDPB_TURN_IDLE || result == UDPB_TURN_BUDGET ? 0 : result;
 }
 
+int udpb_run_when(struct udpb *u, uint32_t queue, int go_fd, int stop_fd)
+{
+	struct pollfd fds[] = { { .fd = go_fd, .events = POLLIN }, { .fd = stop_fd, .events = POLLIN } };
+
+	while (poll(fds, 2, -1) < 0)
+		if (errno != EINTR)
+			return -errno;
+	return fds[1].revents ? 0 : udpb_run(u, queue, stop_fd);
+}
+
 int udpb_read_counters(const struct udpb *u, uint64_t *values, uint32_t count)
 {
 	if (count > STAT_COUNT)

@@ -128,6 +128,10 @@ int udpb_turn(struct udpb *u, uint32_t queue, int64_t budget_ns, int64_t linger_
  * UDPB_TURN_TUN_GONE, or a negative errno. */
 int udpb_run(struct udpb *u, uint32_t queue, int stop_fd);
 
+/* The same once `go_fd` (an eventfd; borrowed) is readable: a thread that waits here for a queue to be opened needs nothing
+ * but the processor to turn it. */
+int udpb_run_when(struct udpb *u, uint32_t queue, int go_fd, int stop_fd);
+
 uint32_t udpb_counters(void); /* how many counters there are */
 
 int udpb_counter_info(uint32_t counter, struct udpb_counter *out);

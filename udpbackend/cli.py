@@ -17,6 +17,7 @@ from udpbackend import flags
 from udpbackend.errors import UdpBackendError, UsageError
 
 COMMANDS = {
+    "reload": "start a new daemon in place of the running one, without losing a packet",
     "status": "ask the running daemon how it fares",
     "cleanup": "remove what a daemon has left on this host",
     "ping": "ask other nodes through the overlay and beside it",
@@ -25,7 +26,10 @@ COMMANDS = {
     "report": "put into one file what a report of a fault needs",
     "install-cni": "put the CNI plugin and its configuration in place",
 }
-"""Each is a module of udpbackend.commands, `_` for `-` in its name, with `run(argv) -> exit status`."""
+"""Each is a module of udpbackend.commands, `_` for `-` in its name, with `run(argv) -> exit status`, but for RELOAD."""
+
+RELOAD = "reload"
+"""Takes the daemon's own flags."""
 
 INTERRUPTED = 130
 """128 + SIGINT, as a shell reports it."""
@@ -51,18 +55,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: list[str]) -> int:
-    if argv and not argv[0].startswith("-"):
+    if argv and argv[0] != RELOAD and not argv[0].startswith("-"):
         name = argv[0]
         if name not in COMMANDS:
             raise UsageError(f"unknown command {name!r}{_nearest(name)}")
         return int(import_module(f"udpbackend.commands.{name.replace('-', '_')}").run(argv[1:]))
-    match flags.parse(argv, os.environ):
+    again = argv[:1] == [RELOAD]
+    match flags.parse(argv[again:], os.environ):
         case flags.Ask.HELP:
             sys.stdout.write(flags.usage(COMMANDS))
         case flags.Ask.VERSION:
             sys.stderr.write(f"{udpbackend.__version__}\n")  # where flannel prints it
         case settings:
-            return int(import_module("udpbackend.daemon").run(settings))
+            launch = import_module("udpbackend.launch")
+            return int(launch.reload(settings) if again else launch.run(settings))
     return 0
 
 

@@ -11,7 +11,7 @@ import gc
 import logging
 import signal
 import sys
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
@@ -20,6 +20,7 @@ import uvloop
 
 from udpbackend import __version__, log
 from udpbackend.backends.backend import Backend, Context, check_config, make_backend, overhead
+from udpbackend.dataplane.inherit import Inheritance
 from udpbackend.errors import ConfigError, HostError, LeaseRevokedError, RestartNeededError
 from udpbackend.findings.here import Here
 from udpbackend.findings.watch import HostWatch
@@ -30,14 +31,15 @@ from udpbackend.host.netlink import Netlink
 from udpbackend.host.rules import Ground, HostRules
 from udpbackend.memory import keep_large_blocks_apart
 from udpbackend.model import Endpoint, Lease, NetworkConfig, Snapshot
+from udpbackend.notify import notify
 from udpbackend.observe.http import Server
 from udpbackend.observe.metrics import Metrics
-from udpbackend.observe.notify import notify
 from udpbackend.observe.sampler import Sampler
 from udpbackend.running import Running
 from udpbackend.settings import Settings
 from udpbackend.subnets.envfile import SubnetEnv, networks_of, read_env, remove_env, render, subnets_of
 from udpbackend.subnets.manager import open_manager
+from udpbackend.succession import Succession
 
 logger = logging.getLogger(__name__)
 
@@ -49,21 +51,27 @@ SWITCH_INTERVAL_S = 0.0005
 """How long another thread's Python may keep the interpreter from the pump; CPython's own default is ten times that."""
 
 
-def run(settings: Settings) -> int:
-    """Runs the daemon until SIGTERM or SIGINT, or until its lease is revoked; 0 then, UdpBackendError otherwise."""
+def run(settings: Settings, inherited: Inheritance | None = None, ready: Callable[[], None] | None = None) -> int:
+    """Runs the daemon until SIGTERM or SIGINT, or until its lease is revoked; 0 then, UdpBackendError otherwise.
+
+    `inherited`: what another process has left; closed in the end. `ready`: called once packets flow by our own routes,
+    for whoever has started this process in place of another one that shall then end.
+    """
     log.setup(settings.verbosity)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     keep_large_blocks_apart()
-    uvloop.run(Daemon(settings).main())
+    uvloop.run(Daemon(settings, inherited or Inheritance(), ready).main())
     return 0
 
 
 class Daemon:
     """One run of the program."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, inherited: Inheritance, ready: Callable[[], None] | None) -> None:
         self._settings = settings
         self._stop: asyncio.Event
+        self._inherited = inherited
+        self._ready = ready
 
     async def main(self) -> None:
         """Starts, runs until a signal, stops."""
@@ -72,6 +80,8 @@ class Daemon:
         for number in ENDING:
             loop.add_signal_handler(number, stop.set)
         logger.info("udp-backend %s", __version__)
+        for note in self._inherited.notes:
+            logger.info("%s", note)
         stopped = asyncio.create_task(stop.wait())
         while await self._once(stopped):
             pass
@@ -81,52 +91,66 @@ class Daemon:
 
     async def _once(self, stopped: asyncio.Task[bool]) -> bool:
         """One start and stop of all parts; whether there is to be another."""
+        succession = Succession(self._settings)
         async with AsyncExitStack() as parts:
-            work = asyncio.create_task(self._run(parts))
-            await asyncio.wait((work, stopped), return_when=asyncio.FIRST_COMPLETED)
+            parts.callback(self._inherited.close)
+            work = asyncio.create_task(self._run(parts, succession))
+            leaving = asyncio.create_task(succession.leaving.wait())
+            await asyncio.wait((work, leaving, stopped), return_when=asyncio.FIRST_COMPLETED)
+            leaving.cancel()
             if stopped.done():
                 notify("STOPPING=1")
                 logger.info("stopping on a signal")
+            await succession.close()
             work.cancel()
             await asyncio.wait((work,))
-            if work.cancelled() or not (error := work.exception()):
-                return False
-            error = _first(error)
-            if isinstance(error, RestartNeededError):
-                logger.warning("starting over: %s", error)
-                return not stopped.done()
-            if not isinstance(error, LeaseRevokedError):
-                raise error
-            logger.warning("%s", error)
-            return False
+            again = await self._again(None if work.cancelled() else work.exception()) and not stopped.done()
+        return await succession.linger(stopped) or again
 
-    async def _run(self, parts: AsyncExitStack) -> None:
+    async def _again(self, error: BaseException | None) -> bool:
+        """Whether a run that ended so is to be followed by another; raises what the program ends with."""
+        if error is None:
+            return False
+        error = _first(error)
+        if isinstance(error, RestartNeededError):
+            logger.warning("starting over: %s", error)
+            await asyncio.to_thread(self._inherited.store.forget)  # or what it keeps would be in our way
+            return True
+        if not isinstance(error, LeaseRevokedError):
+            raise error
+        logger.warning("%s", error)
+        await asyncio.to_thread(self._inherited.store.forget)
+        return False
+
+    async def _run(self, parts: AsyncExitStack, succession: Succession) -> None:
         """Leaves in `parts`, latest first, what is to be stopped, and taken back if the start does not succeed."""
         metrics = Metrics()
         manager = open_manager(self._settings)
         parts.push_async_callback(manager.close)
-        run = Running(settings=self._settings, manager=manager)
+        run = Running(settings=self._settings, manager=manager, inherited=self._inherited)
         netlink = await parts.enter_async_context(Netlink())
-        parts.push_async_callback(self._clean_up, run)
+        parts.push_async_callback(self._clean_up, run, succession)
         undo = await parts.enter_async_context(AsyncExitStack())
         subnet_env = SubnetEnv.prepare(self._settings.subnet_file)
         undo.callback(subnet_env.abort)
-        await self._serve(parts, run, metrics)
+        claimed = await self._serve(parts, run, metrics, succession)
         config = run.config = await manager.open(self._check)
         endpoint = run.endpoint = await self._endpoint(netlink, config, manager.public_addresses)
         run.waits_for = "a lease"
         held = await manager.held(endpoint.public_ip)
-        context = Context(
-            config=config,
-            endpoint=endpoint,
-            netlink=netlink,
-            settings=self._settings,
-            published=metrics.observe_publish,
+        backend = make_backend(
+            Context(
+                config=config,
+                endpoint=endpoint,
+                netlink=netlink,
+                settings=self._settings,
+                published=metrics.observe_publish,
+                inherited=self._inherited,
+            )
         )
-        backend = make_backend(context)
         parts.push_async_callback(backend.stop)
         attributes = await backend.prepare(held)
-        devices = _claim(parts, run, backend, config)
+        devices = _claim(claimed, run, backend, config)
         run.sampler = Sampler(backend.infos(), backend.counters)
         before = read_env(self._settings.subnet_file)
         lease = run.lease = await manager.acquire(attributes)
@@ -152,6 +176,7 @@ class Daemon:
         undo.pop_all()
         watch = run.watch = await _watch(run, netlink, config, endpoint)
         _ready(run, config, endpoint, lease)
+        await self._tell_others()
         del first  # or thousands of leases would be kept that the next snapshot replaces
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -170,9 +195,9 @@ class Daemon:
             undo.push_async_callback(rules.remove)
             raise
 
-    async def _clean_up(self, run: Running) -> None:
+    async def _clean_up(self, run: Running, succession: Succession) -> None:
         """At the end, if a signal has brought it and that was asked for: takes away what outlives a restart."""
-        if not self._stop.is_set() or not self._settings.cleanup_on_exit:
+        if not self._stop.is_set() or not self._settings.cleanup_on_exit or succession.handed_over:
             return
         if run.backend is None:
             logger.warning("nothing was started, so nothing is cleaned up: `udp-backend cleanup` finds what is left")
@@ -182,6 +207,12 @@ class Daemon:
             await run.rules.remove()
         remove_env(self._settings.subnet_file)
         logger.info("the overlay is taken away: device, routes, rules and %s", self._settings.subnet_file)
+
+    async def _tell_others(self) -> None:
+        """Whoever has started us, and the daemon before us, wait for this."""
+        if self._ready is not None:
+            await asyncio.to_thread(self._ready)
+        await asyncio.to_thread(self._inherited.confirm, leave=self._ready is not None)
 
     def _check(self, config: NetworkConfig) -> None:
         try:
@@ -205,7 +236,10 @@ class Daemon:
                 )
         return endpoint
 
-    async def _serve(self, parts: AsyncExitStack, run: Running, metrics: Metrics) -> None:
+    async def _serve(self, parts: AsyncExitStack, run: Running, metrics: Metrics, succession: Succession) -> _Claimed:
+        """Answers whoever asks; what is to be claimed is given up together with that for a successor."""
+        claimed = _Claimed()
+        parts.callback(claimed.release)
         server = Server(
             run,
             metrics,
@@ -214,14 +248,47 @@ class Daemon:
             healthz_port=self._settings.healthz_port,
             ui=self._settings.ui,
         )
+        server.answer_handover(succession.asked)
+
+        async def listen() -> None:
+            claimed.take()
+            await server.start()
+
+        async def unlisten() -> None:
+            claimed.release()
+            await server.stop()
+
+        succession.watch(run, listen=listen, unlisten=unlisten)
+        await asyncio.to_thread(self._inherited.served)
         parts.push_async_callback(server.stop)
         await server.start()
+        return claimed
 
 
-def _claim(parts: AsyncExitStack, run: Running, backend: Backend, config: NetworkConfig) -> tuple[str, ...]:
+class _Claimed:
+    """A claim that is given up while another process moves the packets, and taken again when it does so no more."""
+
+    def __init__(self) -> None:
+        self._claim: Claim | None = None
+        self._held: Held | None = None
+
+    def take(self, claim: Claim | None = None) -> None:
+        """Claims it, or again what was claimed before. Raises HostError if another daemon has it."""
+        self._claim = claim or self._claim
+        if self._claim is not None and self._held is None:
+            self._held = Held(self._claim)
+
+    def release(self) -> None:
+        """Gives it up."""
+        held, self._held = self._held, None
+        if held is not None:
+            held.release()
+
+
+def _claim(claimed: _Claimed, run: Running, backend: Backend, config: NetworkConfig) -> tuple[str, ...]:
     """Refuses what another daemon of this host has: the same network, the same device. Our devices."""
     devices = tuple(backend.others().keep)
-    parts.callback(Held(Claim(devices, config.networks)).release)
+    claimed.take(Claim(devices, config.networks))
     run.backend = backend  # from here on what it has in the host is ours alone
     return devices
 

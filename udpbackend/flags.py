@@ -72,6 +72,7 @@ FLAGS = {
     "copy-dscp": Flag("copy_dscp", "", "datagrams get the DSCP of the packet in them"),
     "offloads": Flag("offloads_off", "LIST", "switch some, like udp-coalesce=on,tso=off (default udp-coalesce=off)"),
     "source-check": Flag("source_check", "HOW", "what a received packet must show: subnet (default), peer or off"),
+    "replace": Flag("replace", "", "stop a running daemon that cannot hand over to this one (default: refuse)"),
     "status-socket": Flag("status_socket", "FILE", "where `status` asks (default: the subnet file ending in .sock)"),
     "v": Flag("verbosity", "LEVEL", "log verbosity, from 0 (default) upwards"),
 }

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 
 from udpbackend import __version__
 from udpbackend.backends.backend import Backend, BackendFacts
+from udpbackend.dataplane.inherit import Inheritance
 from udpbackend.findings.watch import HostWatch
 from udpbackend.host.rules import HostRules
 from udpbackend.model import Endpoint, Lease, NetworkConfig, Snapshot
@@ -31,6 +32,7 @@ class Running:
 
     settings: Settings
     manager: SubnetManager
+    inherited: Inheritance = field(default_factory=Inheritance)
     waits_for: str | None = "the network's configuration"
     """None once packets flow and subnet.env is written."""
     config: NetworkConfig | None = None
@@ -70,6 +72,8 @@ class Running:
             started_at=self.started_at,
             uptime_s=time.monotonic() - self.started,
             waiting_for=self.waits_for,
+            inherited_age_s=self.inherited.age_s,
+            kept_by=seen.kept_by if backend else None,
             problems=(
                 *seen.problems,
                 *(self.rules.problems if self.rules else ()),

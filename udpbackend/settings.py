@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -19,6 +19,16 @@ from udpbackend.texts import NICE, OFFLOADS_OFF, READERS, REPEATABLE, SECRET, So
 ANY_ADDRESS = IPv4Address(0)
 
 ETCD_ENDPOINTS = ("http://127.0.0.1:4001", "http://127.0.0.1:2379")
+
+MAY_DIFFER = frozenset(
+    {
+        *("verbosity", "healthz_ip", "healthz_port", "iptables_resync", "subnet_lease_renew_margin"),
+        *("replace", "cleanup_on_exit", "ui"),
+        *("etcd_keyfile", "etcd_certfile", "etcd_cafile", "etcd_username", "etcd_password"),
+        *("kube_api_url", "kubeconfig_file"),
+    }
+)
+"""Settings in which a daemon may differ from the one before it and still go on with its queues."""
 
 SOCKET_PATH_BYTES = 107
 """The longest name of a UNIX socket: sun_path without its final zero byte."""
@@ -135,6 +145,9 @@ class Settings:
     offloads_off: frozenset[str] = OFFLOADS_OFF
     """Offloads that are not used though the kernel may grant them, by their names in `status`."""
 
+    replace: bool = False
+    """Whether a running daemon that cannot hand over to this one is asked to stop; otherwise this start is refused."""
+
     status_socket: Path = Path()
     """Where `status` asks the daemon. Left empty: the subnet file's name, ending in .sock."""
 
@@ -164,6 +177,15 @@ class Settings:
             return str(self.static_subnets)
         return str(self.net_config_path) if self.kube_subnet_mgr else f"{self.etcd_prefix}/config"
 
+    def identity(self) -> dict[str, str]:
+        """The settings by which a daemon can go on where another one stopped; those at their defaults are left out.
+
+        Left out, so that versions that differ in what settings there are can compare them.
+        """
+        default = type(self)()
+        given = {it.name: getattr(self, it.name) for it in fields(self) if it.name not in MAY_DIFFER}
+        return {name: _said(value) for name, value in given.items() if value != getattr(default, name)}
+
     @classmethod
     def read(cls, given: Mapping[str, Given]) -> Self:
         """Checks the texts given for each field; an empty one counts as none. Raises UsageError naming the place."""
@@ -175,6 +197,13 @@ class Settings:
             elif item.texts[-1]:
                 values[field] = _value(field, item.texts[-1], item.origin)
         return cls(**values)
+
+
+def _said(value: Any) -> str:
+    """A value as text, the same in every process."""
+    if isinstance(value, frozenset):
+        return ",".join(sorted(map(str, value)))
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _value(field: str, text: str, origin: str) -> Any:

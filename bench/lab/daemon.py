@@ -137,8 +137,8 @@ class Overlay:
         for host in self.lab.hosts:
             self.await_ready(host)
 
-    def launch(self, host: Host, *arguments: str) -> Process:
-        """Starts one daemon and does not wait for it."""
+    def launch(self, host: Host, *arguments: str, under: Sequence[str] = ()) -> Process:
+        """Starts one daemon and does not wait for it. `under`: the words of a program that starts it."""
         directory = self.run_directory(host)
         directory.mkdir(exist_ok=True)
         flags = {
@@ -149,6 +149,7 @@ class Overlay:
         }
         command = [
             *self._before,
+            *under,
             self._program,
             *(f"{flag}={value}" for flag, value in flags.items()),
             *self._arguments,
@@ -157,6 +158,10 @@ class Overlay:
         process = host.namespace.start(*command, name=f"udp-backend-{host.name}")
         self._running[host.name] = process
         return process
+
+    def reinstate(self, host: Host, process: Process) -> None:
+        """That host's daemon is this process (again), although another one was launched after it."""
+        self._running[host.name] = process
 
     def await_ready(self, host: Host, deadline_s: float = READY_S) -> None:
         """Waits until it has written subnet.env and its status command succeeds; LabError with its log otherwise."""

@@ -1,8 +1,9 @@
 /* gap: a steady stream of datagrams, and the longest pause in it.
  *
- *   gap receive ADDRESS PORT SECONDS              prints what came, what was lost, and the pause in nanoseconds,
- *                                                 after that time or when SIGTERM comes
- *   gap send SOURCE ADDRESS PORT SECONDS          sends one datagram every INTERVAL_NS
+ *   gap receive ADDRESS PORT SECONDS [PER_S]          prints what came, what was lost, the pause in nanoseconds, and how
+ *                                                     many came late (behind a later one), after that time or when
+ *                                                     SIGTERM comes
+ *   gap send SOURCE ADDRESS PORT SECONDS [PER_S]      sends so many datagrams a second, 5000 where nothing is said
  *
  * Both ends run on one machine and share its clock, so each datagram carries the time it left. The pause is the longest
  * time that one was under way, or the length of the longest stretch that never came, whichever is longer: a sender
@@ -22,8 +23,9 @@
 #include <time.h>
 #include <unistd.h>
 
-#define INTERVAL_NS 200000L
+#define PER_S 5000L
 #define SECOND_NS 1000000000L
+#define BUFFER_BYTES (8 << 20) /* so that a receiver that does not run for a while loses nothing */
 
 struct datagram {
 	int64_t number, sent_ns;
@@ -73,12 +75,14 @@ static void stop(int number)
 	stopped = 1;
 }
 
-static void receive(int fd, int64_t end_ns)
+static void receive(int fd, int64_t end_ns, int64_t interval_ns)
 {
-	int64_t came = 0, lost = 0, pause_ns = 0, last = -1;
+	int64_t came = 0, lost = 0, late = 0, pause_ns = 0, last = -1;
 	struct timeval patience = { .tv_usec = 100000 };
-	int one = 1;
+	int one = 1, bytes = BUFFER_BYTES;
 
+	if (setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &bytes, sizeof(bytes)))
+		setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &bytes, sizeof(bytes));
 	setsockopt(fd, SOL_SOCKET, SO_TIMESTAMPNS, &one, sizeof(one));
 	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
 	signal(SIGTERM, stop);
@@ -89,21 +93,26 @@ static void receive(int fd, int64_t end_ns)
 		struct msghdr message = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control,
 					  .msg_controllen = sizeof(control) };
 
-		if (recvmsg(fd, &message, 0) != sizeof(d) || d.number <= last)
+		if (recvmsg(fd, &message, 0) != sizeof(d))
 			continue;
+		if (d.number <= last) { /* it was counted as lost when a later one came */
+			late++;
+			lost--;
+			continue;
+		}
 		int64_t way_ns = arrival_ns(&message) - d.sent_ns;
 		int64_t missing = last < 0 ? 0 : d.number - last - 1; /* it may have begun before us */
 
 		came++;
 		lost += missing;
 		pause_ns = way_ns > pause_ns ? way_ns : pause_ns;
-		pause_ns = missing * INTERVAL_NS > pause_ns ? missing * INTERVAL_NS : pause_ns;
+		pause_ns = missing * interval_ns > pause_ns ? missing * interval_ns : pause_ns;
 		last = d.number;
 	}
-	printf("came %ld lost %ld pause_ns %ld\n", (long)came, (long)lost, (long)pause_ns);
+	printf("came %ld lost %ld pause_ns %ld late %ld\n", (long)came, (long)lost, (long)pause_ns, (long)late);
 }
 
-static void send_all(int fd, const char *address, const char *port, int64_t end_ns)
+static void send_all(int fd, const char *address, const char *port, int64_t end_ns, int64_t interval_ns)
 {
 	struct sockaddr_in to = { .sin_family = AF_INET, .sin_port = htons((uint16_t)atoi(port)) };
 	int64_t begin_ns = now_ns();
@@ -111,7 +120,7 @@ static void send_all(int fd, const char *address, const char *port, int64_t end_
 	inet_pton(AF_INET, address, &to.sin_addr);
 	prctl(PR_SET_TIMERSLACK, 1);
 	for (struct datagram d = { 0 }; now_ns() < end_ns; d.number++) {
-		int64_t due_ns = begin_ns + d.number * INTERVAL_NS;
+		int64_t due_ns = begin_ns + d.number * interval_ns;
 		struct timespec due = { due_ns / SECOND_NS, due_ns % SECOND_NS };
 
 		clock_nanosleep(CLOCK_REALTIME, TIMER_ABSTIME, &due, NULL);
@@ -120,13 +129,20 @@ static void send_all(int fd, const char *address, const char *port, int64_t end_
 	}
 }
 
+static int64_t interval_ns(const char *per_s)
+{
+	return SECOND_NS / (per_s ? atol(per_s) : PER_S);
+}
+
 int main(int argc, char **argv)
 {
-	if (argc == 5 && !strcmp(argv[1], "receive"))
-		receive(bound(argv[2], argv[3]), now_ns() + (int64_t)(atof(argv[4]) * SECOND_NS));
-	else if (argc == 6 && !strcmp(argv[1], "send"))
-		send_all(bound(argv[2], "0"), argv[3], argv[4], now_ns() + (int64_t)(atof(argv[5]) * SECOND_NS));
+	if (argc >= 5 && argc <= 6 && !strcmp(argv[1], "receive"))
+		receive(bound(argv[2], argv[3]), now_ns() + (int64_t)(atof(argv[4]) * SECOND_NS), interval_ns(argv[5]));
+	else if (argc >= 6 && argc <= 7 && !strcmp(argv[1], "send"))
+		send_all(bound(argv[2], "0"), argv[3], argv[4], now_ns() + (int64_t)(atof(argv[5]) * SECOND_NS),
+			 interval_ns(argv[6]));
 	else
-		return fprintf(stderr, "usage: gap receive ADDRESS PORT SECONDS | gap send SOURCE ADDRESS PORT SECONDS\n"), 2;
+		return fprintf(stderr, "usage: gap receive ADDRESS PORT SECONDS [PER_S]\n"
+				       "       gap send SOURCE ADDRESS PORT SECONDS [PER_S]\n"), 2;
 	return 0;
 }

@@ -55,6 +55,12 @@ class FlannelUdp(System):
         for host in self.lab.hosts:
             self._await(host)
 
+    def start_again(self, host: Host) -> None:
+        """A flanneld in place of one that has ended."""
+        (self.lab.directory / f"flannel-{host.name}.env").unlink(missing_ok=True)
+        self.running[host.name] = self._flanneld(host, self.lab.hosts[0])
+        self._await(host)
+
     def pids(self) -> list[int]:
         """Both daemons; etcd moves no packets."""
         return [process.pid for name, process in self.running.items() if name != "etcd"]

@@ -20,7 +20,7 @@ DATAGRAM_BYTES = 16
 PUBLISHED_S = 30.0
 AFTER_S = 1
 """How long the stream is watched before and after the change."""
-_RESULT = re.compile(r"^came (\d+) lost (\d+) pause_ns (\d+)$", re.MULTILINE)
+_RESULT = re.compile(r"^came (\d+) lost (\d+) pause_ns (\d+)(?: late \d+)?$", re.MULTILINE)
 _serial = itertools.count()
 
 

@@ -50,11 +50,11 @@ def held(process: Process) -> Iterator[None]:
 
 
 class Log:
-    """What a daemon writes from now on."""
+    """What a daemon writes from now on, or the whole of its file."""
 
-    def __init__(self, process: Process) -> None:
+    def __init__(self, process: Process, *, whole: bool = False) -> None:
         self._path = process.stderr
-        self._start = self._path.stat().st_size
+        self._start = 0 if whole else self._path.stat().st_size
 
     def text(self) -> str:
         """All of it so far."""

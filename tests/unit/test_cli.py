@@ -38,18 +38,28 @@ def failing(error):
 
 def test_without_a_command_the_daemon_runs(install):
     seen = []
-    install("daemon", lambda settings: seen.append(settings) or 7)
+    install("launch", lambda settings: seen.append(settings) or 7)
     assert cli.main([REGISTRY, "--iface=eth0"]) == 7
     assert seen[0].iface == ("eth0",)
 
 
+def test_reload_takes_the_daemons_flags(monkeypatch, capsys):
+    seen = []
+    launch = SimpleNamespace(reload=lambda settings: seen.append(settings) or 5)
+    monkeypatch.setitem(sys.modules, "udpbackend.launch", launch)
+    assert cli.main(["reload", REGISTRY, "--iface=eth0"]) == 5
+    assert seen[0].iface == ("eth0",)
+    assert cli.main(["reload", "--no-such-flag"]) == 2
+    assert "--no-such-flag" in capsys.readouterr().err
+
+
 def test_the_arguments_are_the_programs_by_default(install, monkeypatch):
-    install("daemon", lambda _: 3)
+    install("launch", lambda _: 3)
     monkeypatch.setattr(sys, "argv", ["udp-backend", REGISTRY])
     assert cli.main() == 3
 
 
-@pytest.mark.parametrize("name", cli.COMMANDS)
+@pytest.mark.parametrize("name", [name for name in cli.COMMANDS if name != cli.RELOAD])
 def test_a_command_gets_the_rest(install, name):
     seen = []
     install(f"commands.{name.replace('-', '_')}", lambda argv: seen.append(argv) or 4)
@@ -62,8 +72,8 @@ def test_a_command_gets_the_rest(install, name):
     [
         ("statsu", "did you mean status?"),
         ("clean-up", "did you mean cleanup?"),
-        ("uninstall", "expected status"),
-        ("zzz", "expected status"),
+        ("uninstall", "expected reload or status"),
+        ("zzz", "expected reload or status"),
         ("", ""),
     ],
 )
@@ -76,19 +86,19 @@ def test_an_unknown_command_is_a_usage_error(capsys, word, hint):
 
 @pytest.mark.parametrize(("error", "status"), [(ConfigError, 1), (UsageError, 2), (UdpBackendError, 1)])
 def test_our_errors_are_one_line_and_a_status(install, capsys, error, status):
-    install("daemon", failing(error("Network: is\n  wrong")))
+    install("launch", failing(error("Network: is\n  wrong")))
     assert cli.main([REGISTRY]) == status
     assert capsys.readouterr() == ("", "udp-backend: Network: is wrong\n")
 
 
 def test_other_errors_are_not_hidden(install):
-    install("daemon", failing(ZeroDivisionError()))
+    install("launch", failing(ZeroDivisionError()))
     with pytest.raises(ZeroDivisionError):
         cli.main([REGISTRY])
 
 
 def test_an_interrupt_ends_as_a_shell_expects(install):
-    install("daemon", failing(KeyboardInterrupt()))
+    install("launch", failing(KeyboardInterrupt()))
     assert cli.main([REGISTRY]) == 130
 
 

@@ -10,10 +10,11 @@ import pytest
 from test_deploy_image import PROJECT, VENV
 from test_deploy_kubernetes import DAEMON
 
-from udpbackend import flags
-from udpbackend.dataplane import tun
+from udpbackend import cli, flags
+from udpbackend.dataplane import estate, tun
 from udpbackend.errors import UsageError
 from udpbackend.settings import Settings
+from udpbackend.texts import SOURCE_PORTS_MAX, WORKERS_MAX
 
 FOLDER = Path(__file__).resolve().parents[2] / "deploy" / "systemd"
 UNIT = FOLDER / "udp-backend.service"
@@ -51,7 +52,10 @@ def systemd_analyze(tmp_path, *words):
     if shutil.which("systemd-analyze") is None:
         (pytest.fail if os.environ.get("UDPB_NO_SKIP") else pytest.skip)("needs systemd-analyze")
     unit = tmp_path / UNIT.name
-    unit.write_text(UNIT.read_text().replace(f"ExecStart={SERVICE['ExecStart']}\n", "ExecStart=/bin/true\n"))
+    text = UNIT.read_text()
+    for key in ("ExecStart", "ExecReload"):
+        text = text.replace(f"{key}={SERVICE[key]}\n", f"{key}=/bin/true\n")
+    unit.write_text(text)
     return subprocess.run(["systemd-analyze", *words, unit], capture_output=True, text=True, check=False)
 
 
@@ -72,6 +76,13 @@ def test_it_starts_what_is_installed_and_waits_until_packets_flow():
     assert SERVICE["Type"] == "notify"
     assert SERVICE["TimeoutStartSec"] == "infinity"
     assert int(SERVICE["RestartPreventExitStatus"]) == UsageError.status
+
+
+def test_its_reload_hands_over_and_its_store_holds_all_that_a_daemon_may_have():
+    assert SERVICE["ExecReload"] == f"{SERVICE['ExecStart']} {cli.RELOAD}"
+    assert SERVICE["NotifyAccess"] == "exec", "of the command that reloads, too; of all would be more than is needed"
+    fds = WORKERS_MAX * 2 + SOURCE_PORTS_MAX + len(estate.STATES) + 1
+    assert int(SERVICE["FileDescriptorStoreMax"]) >= fds
 
 
 def test_it_may_use_what_the_daemon_uses():

@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from udpbackend.observe.notify import notify
+from udpbackend.notify import notify
 
 
 @pytest.fixture(params=["path", "abstract"])

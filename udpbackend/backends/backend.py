@@ -11,8 +11,10 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from importlib import import_module
 from ipaddress import IPv4Address, IPv6Address
-from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, runtime_checkable
 
+from udpbackend.dataplane.estate import State
+from udpbackend.dataplane.inherit import Inheritance
 from udpbackend.errors import ConfigError
 from udpbackend.host.leftovers import Which
 from udpbackend.host.netlink import Netlink
@@ -25,6 +27,10 @@ if TYPE_CHECKING:  # a backend that leaves its packets to the kernel does not lo
 BACKENDS = {"udp": "udp", "vxlan": "vxlan", "host-gw": "hostgw"}
 """Backend.Type -> the module of this package with `check(config)` and `backend(context)`."""
 
+KeptBy = Literal["service manager", "device", "kernel"]
+"""Who keeps a killed daemon's network: the manager its open queues (a stall), flannel0 itself without a queue (packets
+are lost until the next start), or the kernel all of it."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
@@ -36,6 +42,8 @@ class Context:
     settings: Settings
     published: Callable[[float], None]
     """To be told the seconds that each publication of a route table took."""
+    inherited: Inheritance = field(default_factory=Inheritance)
+    """What this start has from the process before it; queues in it turn already."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,6 +139,7 @@ class BackendFacts:
     last_error: LastError | None = None
     kernel: Mapping[KernelDrop, int] = field(default_factory=dict)
     """Drops by the kernel, as far as they could be read."""
+    kept_by: KeptBy = "kernel"
 
 
 class Backend(Protocol):
@@ -182,6 +191,20 @@ class Backend(Protocol):
 
     def counters(self) -> Sequence[int]:
         """Totals since the start."""
+
+
+@runtime_checkable
+class HandsOver(Protocol):
+    """A backend that moves packets itself, and can let another process go on with it."""
+
+    def states(self) -> Mapping[str, int]:
+        """The memfds with the last table (dataplane.estate), borrowed."""
+
+    async def release(self) -> tuple[Mapping[str, int], State]:
+        """Stops moving packets; all fds of the queues, borrowed, and the counters. Raises HostError where it cannot."""
+
+    async def resume(self) -> None:
+        """Takes a `release` back."""
 
 
 def check_config(config: NetworkConfig) -> None:

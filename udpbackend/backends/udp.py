@@ -8,21 +8,25 @@ takes that back.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-import os
-import socket
-import struct
 import time
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from ipaddress import IPv4Address, IPv6Address
 
+from msgspec import structs
+
+from udpbackend import __version__
 from udpbackend.backends.backend import NO_PEERS, BackendFacts, Context, KernelDrop, Overlay
 from udpbackend.backends.udp_config import UdpOptions
 from udpbackend.backends.udp_device import Device, Plan, refuse_others_device
 from udpbackend.backends.udp_drops import KERNEL_DROPS
-from udpbackend.dataplane.native import ROUTE, CounterInfo, Dataplane, Options, counter_infos, pack_route
-from udpbackend.dataplane.tun import check_tun_access
+from udpbackend.backends.udp_sockets import Sockets
+from udpbackend.backends.udp_table import pack_table
+from udpbackend.dataplane.estate import Header, Parts, Record, State
+from udpbackend.dataplane.inherit import Queues
+from udpbackend.dataplane.native import ROW_BYTES, CounterInfo, Dataplane, Options, counter_infos
+from udpbackend.dataplane.tun import TunQueue, check_tun_access
 from udpbackend.errors import ConfigError, HostError
 from udpbackend.host import overlay_plan
 from udpbackend.host.addresses import local_addresses, underlay_problem
@@ -30,7 +34,7 @@ from udpbackend.host.flannel0 import OverlayLink
 from udpbackend.host.flannel_name import free_name
 from udpbackend.host.ipv6 import require_ipv6
 from udpbackend.host.leftovers import Which
-from udpbackend.model import WIDTH, Attributes, Lease, NetworkConfig, Prefix, Snapshot
+from udpbackend.model import Attributes, Lease, NetworkConfig, Snapshot
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +52,6 @@ TAKES_IPV6 = b'{"udpbackend":1,"ipv6":true}'
 REPAIR_INTERVAL_S = 30.0
 """flannel0 is looked at whenever the kernel tells of a change, and at least so often: a look costs ten milliseconds,
 and without a change there is nothing to see."""
-SO_MEMINFO, SK_MEMINFO_DROPS = 55, 8  # asm-generic/socket.h, linux/sock_diag.h; Python's socket module lacks them
 
 
 def check(config: NetworkConfig) -> None:
@@ -73,8 +76,7 @@ class UdpBackend:
         self._endpoint = context.endpoint
         self._netlink = context.netlink
         self._link = OverlayLink(context.netlink)
-        chosen = context.settings
-        self._options = Options(chosen.source_check, chosen.copy_dscp, chosen.offloads_off)
+        self._options = Options.of(context.settings)
         self._workers = context.settings.workers
         self._cpus = context.settings.worker_cpus
         self._nice = context.settings.nice
@@ -88,14 +90,18 @@ class UdpBackend:
         self._own: Lease | None = None
         self._snapshot: Snapshot | None = None
         self._source_ports = context.settings.source_ports
-        self._sockets: list[socket.socket] = []
-        self._senders: list[socket.socket] = []
-        """These only send: what a stranger sends to their ports is never read."""
+        self._sockets = Sockets()
         self._dataplane: Dataplane | None = None
         self._overlay: overlay_plan.Overlay | None = None
         self._dropped_before: dict[str, int] = {}
         """What flannel0 has counted while nobody was reading: it outlives the daemons."""
         self._device: Device | None = None
+        self._inherited = context.inherited
+        self._identity = context.settings.identity()
+        self._record = Record()
+        self._kept = False
+        """Whether the service manager keeps our fds."""
+        self._handing_over = False
 
     async def prepare(self, held: Lease | None) -> Attributes:
         """Refuses what cannot work; changes nothing, but holds the UDP port from now on."""
@@ -114,32 +120,127 @@ class UdpBackend:
         if ipv6:
             self._require_ipv6()
         check_tun_access()
-        await refuse_others_device(self._link)
-        self._sockets = _bind(self._endpoint.address, self.port, max(1, self._workers))
-        for _ in range(self._source_ports):
-            self._senders.append(_bound(self._endpoint.address, 0, share=False))
+        await self._abandon_others()
+        if self._inherited.queues is None:
+            await refuse_others_device(self._link)
+            self._open_sockets()
         return Attributes(self._endpoint.public_ip, backend_data=TAKES_IPV6 if ipv6 else None)
 
     async def start(self, lease: Lease, snapshot: Snapshot) -> None:
         """Makes or takes over flannel0, publishes the routes and lets packets flow."""
-        if not self._sockets:
-            raise HostError("the udp backend was not prepared")
         self._own = lease
-        self._overlay = overlay = _overlay(self._config, lease, self.mtu)
+        self._overlay = _overlay(self._config, lease, self.mtu)
+        await self._abandon_others(self._overlay)
+        if self._inherited.queues is not None:
+            await self._adopt(self._inherited.claim(), self._overlay, snapshot)
+        else:
+            await self._open(self._overlay, snapshot)
+
+    async def _open(self, overlay: overlay_plan.Overlay, snapshot: Snapshot) -> None:
+        if not self._sockets:  # queues that were inherited fitted until the lease was known
+            self._open_sockets()
         self._dataplane = Dataplane(
             tun_address=overlay.address,
             tun_address6=overlay.address6,
             options=self._options,
         )
-        queues, senders = ([bound.fileno() for bound in group] for group in (self._sockets, self._senders))
-        plan = Plan(queues, senders, self._workers > 0, self._cpus, self._nice)
-        self._device = Device(self._link, self._overlay, self._dataplane, plan)
+        self._device = self._make_device(overlay, self._dataplane)
         await self._device.open()
         self._local = await local_addresses(self._netlink)
         await self.apply(snapshot)
         with suppress(HostError):
             self._dropped_before = await self._link.drops()
         self._device.start()
+
+    async def _adopt(self, queues: Queues, overlay: overlay_plan.Overlay, snapshot: Snapshot) -> None:
+        """Goes on with queues that turn already; its routes, until now the last daemon's, become ours."""
+        self._dataplane, fds = queues.dataplane, queues.fds
+        tuns = [fds[name] for name in queues.parts.fds if name.startswith("tun-")]
+        self._sockets.adopt({name: fds[name] for name in queues.parts.fds})
+        self._record.close()
+        self._record = Record(fds)
+        self._device = self._make_device(overlay, self._dataplane)
+        await self._device.adopt([TunQueue(self._link.name, fd) for fd in tuns], queues.workers)
+        self._local = await local_addresses(self._netlink)
+        await self.apply(snapshot)
+        log.info("the routes of %s are replaced by the registry's: %d before", queues.origin, queues.routes)
+
+    def _make_device(self, overlay: overlay_plan.Overlay, dataplane: Dataplane) -> Device:
+        plan = Plan(self._sockets.receivers, self._sockets.senders, self._workers > 0, self._cpus, self._nice)
+        return Device(self._link, overlay, dataplane, plan)
+
+    def _open_sockets(self) -> None:
+        queues = max(1, self._workers)
+        self._sockets.open(self._endpoint.address, self.port, queues=queues, senders=self._source_ports)
+
+    async def _abandon_others(self, overlay: overlay_plan.Overlay | None = None) -> None:
+        """Lets go of inherited queues that were opened for something else than this network, as far as it is known."""
+        queues = self._inherited.queues
+        if queues is None:
+            return
+        ours, theirs = self._parts(overlay, queues.parts.fds), queues.parts
+        if overlay is None:
+            theirs = structs.replace(theirs, tun_address="", tun_address6=None)
+        if ours != theirs:
+            changed = [name for name in ours.__struct_fields__ if getattr(ours, name) != getattr(theirs, name)]
+            log.warning("the network has changed (%s): packets are lost until this start is done", ", ".join(changed))
+            await asyncio.to_thread(self._inherited.abandon)
+
+    def _parts(self, overlay: overlay_plan.Overlay | None, fds: Sequence[str]) -> Parts:
+        """What our queues are opened with."""
+        return Parts(
+            device=self._link.name,
+            tun_address=str(overlay.address) if overlay else "",
+            tun_address6=str(overlay.address6) if overlay and overlay.address6 else None,
+            local_address=str(self._endpoint.address),
+            port=self.port,
+            fds=tuple(fds),
+        )
+
+    def _fds(self) -> dict[str, int]:
+        """All of the queues, by the names they have in another process; borrowed."""
+        return {} if self._device is None else self._device.fds | self._sockets.fds
+
+    def _header(self) -> Header:
+        return Header(
+            version=__version__,
+            settings=self._identity,
+            parts=self._parts(self._overlay, tuple(self._fds())),
+            published_at=time.time(),
+        )
+
+    async def _keep(self) -> None:
+        """Lets the service manager keep what the next start can go on with, if there is one that does."""
+        self._kept = await asyncio.to_thread(self._inherited.store.keep, {**self._fds(), **self._record.fds})
+
+    def states(self) -> Mapping[str, int]:
+        """As HandsOver."""
+        return self._record.fds
+
+    async def release(self) -> tuple[Mapping[str, int], State]:
+        """As HandsOver. Nothing is published until `resume`."""
+        if self._device is None or self._dataplane is None:
+            raise HostError("the udp backend was not started")
+        await self._publishing.acquire()
+        try:
+            await self._device.release()
+        except BaseException:
+            self._publishing.release()
+            raise
+        self._handing_over = True
+        names = (info.name for info in counter_infos())
+        counted = dict(zip(names, self._dataplane.counters(), strict=True))
+        header = structs.replace(self._header(), counters=counted)
+        return self._fds(), State(
+            header=header, routes=b"", peers=self._dataplane.peers().packed(), row_bytes=ROW_BYTES
+        )
+
+    async def resume(self) -> None:
+        """As HandsOver."""
+        if self._handing_over and self._device is not None:
+            self._handing_over = False
+            self._device.resume()
+            self._publishing.release()
 
     async def apply(self, snapshot: Snapshot) -> None:
         """Publishes the routes of a snapshot."""
@@ -150,12 +251,14 @@ class UdpBackend:
         """Repairs until cancelled: what others change on the host is put back or followed."""
         if self._device is None or self._dataplane is None:
             raise HostError("the udp backend was not started")
+        await self._keep()  # not sooner: a manager listens to the daemon that it knows, and that may be the last one
         changed = self._netlink.changes()
         while True:
             await _first_of(changed, self._device.lost)
             changed.clear()
             try:
-                await self._device.repair()
+                if await self._device.repair():
+                    await self._keep()
                 await self._follow_addresses()
                 await self._look_at_underlay()
             except HostError as error:
@@ -171,9 +274,8 @@ class UdpBackend:
         if self._dataplane is not None:
             self._dataplane.close()
             self._dataplane = None
-        for bound in (*self._sockets, *self._senders):
-            bound.close()
-        self._sockets, self._senders = [], []
+        self._sockets.close()
+        self._record.close()
 
     async def undo(self) -> None:
         """After `stop`: takes back what a `start` that failed has made on the machine."""
@@ -216,6 +318,7 @@ class UdpBackend:
                 *([self._underlay_problem] if self._underlay_problem else []),
             ),
             routes=self._routes,
+            kept_by="service manager" if self._kept else "device",
         )
 
     def infos(self) -> tuple[CounterInfo, ...]:
@@ -235,34 +338,22 @@ class UdpBackend:
                 return
             long = len(self._snapshot.leases) >= LONG_LEASES
             async with self.undisturbed() if long else nullcontext():
-                table, routes = await asyncio.to_thread(self._pack, self._snapshot)
+                table, routes = await asyncio.to_thread(pack_table, self._snapshot, self._own, self._local, self.port)
+                header = self._header()
                 began = time.perf_counter()  # the loop's clock stands still within one of its iterations
                 # A stop cancels this wait, but no thread: what the thread works on must outlive it (see stop).
-                self._publication = asyncio.ensure_future(asyncio.to_thread(self._dataplane.publish, table))
+                self._publication = asyncio.ensure_future(
+                    asyncio.to_thread(self._install, self._dataplane, table, header)
+                )
                 await asyncio.shield(self._publication)
                 took = time.perf_counter() - began
             self._published_at = loop.time()
             self._routes = routes
             self._published(took)
 
-    def _pack(self, snapshot: Snapshot) -> tuple[bytearray, int]:
-        """The route table: the other nodes' subnets, and as local ones our own and every address of this host.
-
-        Also how many of the former there are. A node that carries no IPv6 knows no node's IPv6 subnet.
-        """
-        local = {Prefix(int(address), WIDTH[address.version], address.version) for address in self._local}
-        own, port = self._own, self.port
-        if own is not None:
-            local |= {subnet for subnet in (own.subnet, own.ipv6_subnet) if subnet is not None}
-        table = bytearray(b"".join(map(pack_route, local)))
-        for it in snapshot.leases:
-            if it.subnet not in local:
-                table += pack_route(it.subnet, it.public_ip, port)
-        if own is not None and own.ipv6_subnet is not None:
-            for it in snapshot.leases:
-                if it.ipv6_subnet and it.ipv6_subnet not in local and takes_ipv6(it):
-                    table += pack_route(it.ipv6_subnet, it.public_ip, port)
-        return table, len(table) // ROUTE.size - len(local)
+    def _install(self, dataplane: Dataplane, table: bytearray, header: Header) -> None:
+        dataplane.publish(table)
+        self._record.write(header, table)
 
     def _require_ipv6(self) -> None:
         if self.mtu < IPV6_MIN_MTU_BYTES:
@@ -296,19 +387,8 @@ class UdpBackend:
         for name, before in self._dropped_before.items():
             if (now := drops.get(name, 0)) >= before:  # or the device was made anew, and has counted from nothing
                 drops[name] = now - before
-        drops["socket_rx_dropped"] = sum(_socket_drops(bound) for bound in self._sockets)
+        drops["socket_rx_dropped"] = self._sockets.drops()
         return {it: drops[it.name] for it in KERNEL_DROPS if it.name in drops}
-
-
-def takes_ipv6(lease: Lease) -> bool:
-    """Whether the node says that it takes IPv6 out of datagrams: real flanneld, which has a subnet for it, does not."""
-    if lease.backend_data is None:  # a registry without a place for it gives a subnet to those that do
-        return lease.ipv6_subnet is not None
-    try:
-        said = json.loads(lease.backend_data)
-    except ValueError:
-        return False
-    return isinstance(said, dict) and said.get("ipv6") is True and "udpbackend" in said
 
 
 def _overlay(config: NetworkConfig, lease: Lease, mtu: int) -> overlay_plan.Overlay:
@@ -317,41 +397,6 @@ def _overlay(config: NetworkConfig, lease: Lease, mtu: int) -> overlay_plan.Over
     if config.ipv6 is None or lease.ipv6_subnet is None:
         return overlay_plan.Overlay(base, config.network, mtu)
     return overlay_plan.Overlay(base, config.network, mtu, IPv6Address(lease.ipv6_subnet.address), config.ipv6.network)
-
-
-def _socket_drops(bound: socket.socket) -> int:
-    raw = bound.getsockopt(socket.SOL_SOCKET, SO_MEMINFO, 4 * (SK_MEMINFO_DROPS + 1))
-    return int(struct.unpack_from("=I", raw, 4 * SK_MEMINFO_DROPS)[0])
-
-
-def _bind(address: IPv4Address, port: int, count: int) -> list[socket.socket]:
-    """Sockets that share an address and a port."""
-    # Once without sharing: who has the port already, sharing or not, shows only so.
-    first = _bound(address, port, share=False)
-    if count == 1:
-        return [first]
-    first.close()
-    made: list[socket.socket] = []
-    try:
-        for _ in range(count):
-            made.append(_bound(address, port, share=True))  # noqa: PERF401 what is made must be closed on failure
-    except HostError:
-        for bound in made:
-            bound.close()
-        raise
-    return made
-
-
-def _bound(address: IPv4Address, port: int, *, share: bool) -> socket.socket:
-    bound = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-    try:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, share)
-        bound.bind((str(address), port))
-    except OSError as error:
-        bound.close()
-        why = os.strerror(error.errno) if error.errno else str(error)
-        raise HostError(f"failed to start listening on UDP socket: {address}:{port}: {why}") from error
-    return bound
 
 
 async def _first_of(*events: asyncio.Event) -> None:

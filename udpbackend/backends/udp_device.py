@@ -78,6 +78,7 @@ class Device:
         self._threads = plan.workers
         self._session: int | None = None
         self._lasting = Lasting()
+        self._released = False
         self.lost = asyncio.Event()
         """Set when the queue has ended and `repair` has to make it again."""
         self.problems: tuple[str, ...] = ()
@@ -98,6 +99,42 @@ class Device:
         self._made = self._made or absent
         for what in () if absent else changed:
             log.info("took over %s and mended it: %s", self._link.name, what)
+
+    async def adopt(self, tuns: Sequence[TunQueue], workers: Sequence[Worker]) -> None:
+        """In place of `open` and `start`: queues that turn already, on flannel0, which is brought in order."""
+        self._look_at_priority()
+        self._tuns, self._turners = list(tuns), list(map(self._watched, workers))
+        self._started_at = asyncio.get_running_loop().time()
+        self._lent_until = self._started_at + LENT_S
+        for what in await self._link.configure(self._overlay):
+            log.info("took over %s and mended it: %s", self._link.name, what)
+        self._tuns[0].persist()
+
+    async def release(self) -> None:
+        """Stops turning, at a batch's end and with nothing left unsent; the fds stay open, for `resume` and others."""
+        async with self._handing:
+            if not self._turners or self.lost.is_set():
+                raise HostError(f"{self._link.name} is being made again")
+            self._released = True
+            turners, self._turners = self._turners, []
+            for queue, turner in enumerate(turners):
+                if isinstance(turner, Worker):
+                    turner.halt()  # waits for a batch's end here and now: a way over other threads is longer
+                else:
+                    await turner.stop()
+                self._dataplane.flush_queue(queue)
+                self._dataplane.close_queue(queue)
+
+    def resume(self) -> None:
+        """Takes a `release` back."""
+        self._released = False
+        if self._tuns:
+            self.start()
+
+    @property
+    def fds(self) -> dict[str, int]:
+        """The TUN queues by name, borrowed."""
+        return {f"tun-{queue}": tun.fileno() for queue, tun in enumerate(self._tuns)}
 
     def start(self) -> None:
         """Lets packets flow."""
@@ -121,7 +158,7 @@ class Device:
         return self._worker(queue, cpus[queue % len(cpus)] if cpus else None)
 
     def _worker(self, queue: int, cpu: int | None = None) -> Worker:
-        return Worker(self._dataplane, queue, self._ended, nice=self._plan.nice, cpu=cpu)
+        return self._watched(Worker(self._dataplane, queue, nice=self._plan.nice, cpu=cpu))
 
     def _look_at_priority(self) -> None:
         """Decides whether the queues have threads of their own; says once that a priority is not to be had."""
@@ -139,6 +176,10 @@ class Device:
         threads = sum(isinstance(it, Worker) for it in self._turners)
         it = self._priority
         return Movers(threads=threads, nice=it.nice, session_nice=self._session, refused=it.refused)
+
+    def _watched(self, worker: Worker) -> Worker:
+        worker.watch(asyncio.get_running_loop().call_soon_threadsafe, self._ended)
+        return worker
 
     @asynccontextmanager
     async def lent(self) -> AsyncIterator[None]:
@@ -166,10 +207,16 @@ class Device:
         self._turners[0] = turner
         turner.start()
 
-    async def repair(self) -> None:
-        """Puts back what others have changed on flannel0, and makes it again when it is gone."""
+    async def repair(self) -> bool:
+        """Puts back what others have changed on flannel0, and makes it again when it is gone; not while released.
+
+        Tells whether the queues are new ones.
+        """
+        if self._released:
+            return False
         await self._take_back()
-        if self.lost.is_set():
+        remade = self.lost.is_set()
+        if remade:
             await self._remake()
         repair = await self._link.ensure()
         for what in self._lasting.note(repair.done):
@@ -181,6 +228,7 @@ class Device:
         self.problems = problems
         if repair.gone:
             self.lost.set()
+        return remade
 
     async def close(self) -> None:
         """Stops packets; flannel0 itself stays, with its address and routes."""

@@ -16,6 +16,9 @@ PEERS_SHOWN = 20
 
 COLOURS = {"ready": "good", "degraded": "bad", "starting": "warn"}
 
+IF_KILLED = {"service manager": "packets-wait", "device": "packets-lost", "kernel": "packets-go-on"}
+"""What happens until the next start, by who keeps the network."""
+
 
 def render(report: Report, *, wide: bool, palette: Palette, change: Change | None = None) -> list[str]:
     """The whole text as lines. `change`: what is different from an earlier look; peers are then sorted by traffic."""
@@ -53,6 +56,7 @@ def _network(report: Report, *, wide: bool) -> list[str]:
             "REGISTRY-SOURCE": registry.source,
             "REVISION": registry.revision,
             "LOOP-LAG": f"{report.loop.lag_s * 1000:.1f}ms",
+            "IF-KILLED": IF_KILLED.get(report.restart.kept_by or ""),
             "VERSION": report.version,
         }
     return table(list(row), [list(row.values())])

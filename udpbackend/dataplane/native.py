@@ -14,11 +14,12 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cache
 from ipaddress import IPv4Address, IPv6Address
-from typing import Any, Literal, NamedTuple, overload
+from typing import Any, Literal, NamedTuple, Self, overload
 
 from udpbackend._native import ffi, lib
 from udpbackend.errors import DataplaneError
 from udpbackend.model import Prefix, inet
+from udpbackend.settings import Settings
 
 ROUTE = struct.Struct("=16s4s2sBB")
 """struct udpb_route of udpb.h: net, peer address, peer port (both network order), version, prefix length."""
@@ -176,6 +177,11 @@ class Options(NamedTuple):
     offloads_off: Collection[str] = ()
     """Names of offloads that are not to be used, whatever the kernel grants."""
 
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """Those among all settings."""
+        return cls(settings.source_check, settings.copy_dscp, settings.offloads_off)
+
 
 class Dataplane:
     """The handle. Close its queues and call `close` when done; `turn` is the only call made for every packet."""
@@ -245,6 +251,10 @@ class Dataplane:
     def run(self, queue: int, stop_fd: int) -> int:
         """Turns a queue, with the GIL released, until `stop_fd` is readable: 0 then, else as `turn`."""
         return int(lib.udpb_run(self._handle, queue, stop_fd))
+
+    def run_when(self, queue: int, go_fd: int, stop_fd: int) -> int:
+        """The same once `go_fd` is readable; without the GIL from the call on."""
+        return int(lib.udpb_run_when(self._handle, queue, go_fd, stop_fd))
 
     def counters(self) -> list[int]:
         """Every counter's value, in the order of `counter_infos`."""

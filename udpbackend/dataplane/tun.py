@@ -25,7 +25,8 @@ CAP_NET_ADMIN = 12
 IFF_VNET_HDR = 0x4000
 IFF_MULTI_QUEUE = 0x0100
 IFF_TUN_EXCL = 0x8000
-TUNSETOWNER = 0x400454CC  # linux/if_tun.h
+TUNSETPERSIST = 0x400454CB  # linux/if_tun.h, as the next
+TUNSETOWNER = 0x400454CC
 FLAGS: int = pytun.IFF_TUN | pytun.IFF_NO_PI | IFF_VNET_HDR | IFF_MULTI_QUEUE
 """Every queue of a device must be opened with the same flags."""
 
@@ -40,25 +41,28 @@ class TunQueue:
     (`OverlayLink.configure`): a crash in between then leaves nothing behind that a next start would not recognise.
     """
 
-    def __init__(self, device: pytun.TunTapDevice) -> None:
-        self._device = device
-        self.name: str = device.name
+    def __init__(self, name: str, fd: int) -> None:
+        """`fd` is transferred."""
+        self.name = name
+        self._fd = fd
 
     def fileno(self) -> int:
         """The fd; borrowed."""
-        return int(self._device.fileno())
+        return self._fd
 
     def persist(self) -> None:
         """Lets the device, its address and its routes outlive this process.
 
         It gets an owner first, for to a persistent device without one the kernel lets every user attach.
         """
-        fcntl.ioctl(self.fileno(), TUNSETOWNER, os.geteuid())
-        self._device.persist(True)  # noqa: FBT003 pytun takes it by position
+        fcntl.ioctl(self._fd, TUNSETOWNER, os.geteuid())
+        fcntl.ioctl(self._fd, TUNSETPERSIST, 1)
 
     def close(self) -> None:
         """Closes the fd; may be called twice."""
-        self._device.close()
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
 
     def __enter__(self) -> Self:
         return self
@@ -75,9 +79,11 @@ def open_tun(name: str, *, new: bool = False) -> TunQueue:
         device = pytun.TunTapDevice(name=name, flags=FLAGS | (IFF_TUN_EXCL if new else 0))
     except pytun.Error as error:
         raise HostError(f"cannot open TUN device {name}: {_reason(error, name, new=new)}") from error
-    os.set_inheritable(device.fileno(), False)  # noqa: FBT003 positional only
-    os.set_blocking(device.fileno(), False)
-    return TunQueue(device)
+    fd = os.dup(device.fileno())  # not inherited by programs we run
+    os.set_blocking(fd, False)
+    queue = TunQueue(device.name, fd)
+    device.close()
+    return queue
 
 
 def check_tun_access() -> None:

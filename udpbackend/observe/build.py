@@ -44,12 +44,18 @@ def build(facts: Facts, *, peers_max: int = sys.maxsize) -> report.Report:
         ignored=_ignored(facts),
         movers=_movers(facts),
         last_error_info=_last_error(facts),
+        restart=report.Restart(
+            kept_by=facts.kept_by,
+            inherited_age_s=None if facts.inherited_age_s is None else round(facts.inherited_age_s, 3),
+        ),
     )
 
 
 def _verdict(facts: Facts, count: PeerCount) -> report.Verdict:
     if facts.waiting_for is not None:
         reasons = [f"waiting for {facts.waiting_for}", *facts.problems]
+        if facts.inherited_age_s is not None:
+            reasons.append(f"packets move by the last daemon's routes, {report.age(facts.inherited_age_s)} old")
         if facts.registry.degraded is not None:
             reasons.append(f"registry: {facts.registry.degraded}")
         return report.Verdict(state="starting", text=f"starting, {', '.join(reasons)}", reasons=reasons)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 
-from udpbackend.backends.backend import NO_PEERS, KernelDrop, Movers, Overlay, PeerTable
+from udpbackend.backends.backend import NO_PEERS, KeptBy, KernelDrop, Movers, Overlay, PeerTable
 from udpbackend.model import Endpoint, NetworkConfig, Prefix
 from udpbackend.observe.peers import Nodes
 from udpbackend.observe.report import Rates
@@ -48,6 +48,10 @@ class Facts:
     uptime_s: float
     waiting_for: str | None = None
     """What a start still waits for ("a lease"); None once packets flow and subnet.env is written."""
+    inherited_age_s: float | None = None
+    """How old the routes of the daemon before are, while packets move by them and ours are not known yet."""
+    kept_by: KeptBy | None = None
+    """What a next start goes on with if this daemon is killed now; None before it is known."""
     problems: tuple[str, ...] = ()
     """What is wrong though packets still flow, one clause each; a degraded registry need not be repeated here."""
 

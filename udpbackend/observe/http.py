@@ -15,7 +15,7 @@ import os
 import socket
 import stat
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address
 from itertools import count, islice
@@ -36,6 +36,8 @@ DEADLINE_S = 5.0
 """For one answer, and for a start."""
 STOP_S = 1.0
 """What a request under way gets when the daemon stops; aiohttp takes it twice at most."""
+REQUEST_BYTES = 16384
+"""What a request may bring; only that for a handover brings anything."""
 IDLE_S = 30.0
 """How long a connection may wait for its next request."""
 PIECE = 1000
@@ -62,11 +64,16 @@ class Server:
     ) -> None:
         self._source = source
         self._metrics = metrics
+        self._handover: Callable[[bytes], Awaitable[tuple[int, str]]] | None = None
         self._path = socket_path
         self._address = (str(healthz_ip), healthz_port)
         self._page = Page() if ui else None
         self._runners: list[web.AppRunner] = []
         self._inode: int | None = None
+
+    def answer_handover(self, asked: Callable[[bytes], Awaitable[tuple[int, str]]]) -> None:
+        """`asked` answers POST /handover, which a successor sends over the unix socket: a status and a line of text."""
+        self._handover = asked
 
     async def start(self) -> None:
         """Listens; a HostError names the socket or the port that is taken."""
@@ -91,7 +98,7 @@ class Server:
                     await self._runners.pop().cleanup()
 
     async def _listen_unix(self) -> None:
-        runner = await self._runner(web.get("/status", self._status))
+        runner = await self._runner(web.get("/status", self._status), web.post("/handover", self._hand_over))
         bound = bind(self._path)
         self._inode = self._path.stat().st_ino
         await _BoundSite(runner, bound).start()
@@ -107,7 +114,7 @@ class Server:
             raise HostError(f"cannot listen on {host} port {port} (--healthz-ip, --healthz-port): {why}") from error
 
     async def _runner(self, *more: web.RouteDef) -> web.AppRunner:
-        app = web.Application(client_max_size=1024)
+        app = web.Application(client_max_size=REQUEST_BYTES)
         app.add_routes(
             [
                 web.get("/healthz", self._healthz),
@@ -133,6 +140,12 @@ class Server:
         seconds = self._source.view_age_s()
         view = "" if seconds is None else f", registry view {seconds:.0f} s old"
         return web.Response(text=f"udp-backend is ready{view}\n")
+
+    async def _hand_over(self, request: web.Request) -> web.Response:
+        if self._handover is None:
+            return web.Response(status=404)
+        status, text = await self._handover(await request.read())
+        return web.Response(status=status, text=f"{text}\n")
 
     async def _status(self, request: web.Request) -> web.StreamResponse:
         """`?peers=N`: with at most N peers, those never heard of first."""

@@ -164,6 +164,16 @@ class Movers(msgspec.Struct, frozen=True, kw_only=True):
     """Why it is not the value that was asked for."""
 
 
+class Restart(msgspec.Struct, frozen=True, kw_only=True):
+    """What becomes of packets when this process ends, and by whose routes they move now."""
+
+    kept_by: Literal["service manager", "device", "kernel"] | None
+    """After a kill: the manager keeps the open queues, so packets wait for the next start; flannel0 stays without a
+    queue, so they are lost until then; or the kernel moves them and nothing changes."""
+    inherited_age_s: float | None
+    """Not null while packets move by the routes of the daemon before: how old those are."""
+
+
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """Everything a running daemon says of itself."""
 
@@ -192,6 +202,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     """How many peers there are; `peers` has fewer of them if fewer were asked for."""
     last_error_info: LastError | None = None
     """When `last_error` was, and what was counted for it."""
+    restart: Restart = Restart(kept_by=None, inherited_age_s=None)
 
 
 def age(seconds: float) -> str:

@@ -1,0 +1,188 @@
+"""`python -m bench restart`: what a daemon's end and its successor's start cost the packets and connections of others.
+
+Owns the events (an upgrade, a kill, a stop and a start), what is asked of each system meanwhile, and the document.
+Beside a stream of 50,000 datagrams a second for upgrades there are 1,000 TCP connections for everything else. Packets
+go from pod to pod. Must not know how a system does it: it calls three things, `upgrade`, `kill` and `restart`.
+"""
+
+import argparse
+import random
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from bench import congestion, links, result, surroundings
+from bench.lab import rootless
+from bench.lab.cleanup import sigterm_unwinds
+from bench.lab.table import render
+from bench.lab.topology import Lab
+from bench.lab.wait import LabError
+from bench.programs import path as compiled
+from bench.progress import Progress
+from bench.restart_probes import Connections, stream
+from bench.restart_systems import SYSTEMS, Restarted
+
+EVENTS = 20
+RATE = 50_000
+CONNECTIONS = 1000
+NEW_PER_S = 200.0
+LINK = "pass-through"
+SEED = 14
+APART_S = (0.3, 0.8)
+"""Between the beginning of what is watched and the event: not always the same moment of a daemon's second."""
+AFTER_S = 0.5
+UPGRADE_S, KILL_S = 6.0, 6.0
+"""What each event is planned to take."""
+HEADER = ["system", "event", "times", "lost", "out of order", "longest gap", "its median"]
+HEADER_TCP = ["system", "event", "times", "connections lost", "connects failed", "longest stall", "its median"]
+RESULT = surroundings.ROOT / "bench" / "results" / "restart.json"
+GAP_MAX_S, STALL_MAX_S = 0.020, 0.500
+"""What is promised of an upgrade, and of a kill whose fds are kept."""
+
+Document = dict[str, Any]
+
+
+def _streamed(system: Restarted, event: str, times: int, rate: int, progress: Progress) -> list[dict[str, Any]]:
+    """A stream that is watched across each event by itself."""
+    act: Callable[[], None] = getattr(system, event)
+    chance = random.Random(SEED)  # noqa: S311  no secret
+    seen = []
+    for number in range(times):
+        progress.step(f"{system.name}: {event} {number + 1} of {times} under a stream", UPGRADE_S)
+        with stream(system.way, rate) as watched:
+            time.sleep(chance.uniform(*APART_S))
+            act()
+            time.sleep(AFTER_S)
+        seen.append(vars(watched.seen()))
+    return seen
+
+
+def _connected(system: Restarted, event: str, times: int, count: int, progress: Progress) -> list[dict[str, Any]]:
+    """Many connections, and new ones all the time, across all events."""
+    act: Callable[[], None] = getattr(system, event)
+    chance = random.Random(SEED)  # noqa: S311  no secret
+    seen = []
+    with Connections(system.way, count, NEW_PER_S) as held:
+        held.ask()
+        for number in range(times):
+            progress.step(f"{system.name}: {event} {number + 1} of {times} under {count} connections", KILL_S)
+            time.sleep(chance.uniform(*APART_S))
+            act()
+            time.sleep(2 * AFTER_S)
+            seen.append(held.ask())
+    return seen
+
+
+def measure(options: argparse.Namespace, progress: Progress) -> Document:
+    """The whole of it: the document that is written."""
+    document: Document = {
+        "kind": "restart",
+        "rate": options.rate,
+        "connections": options.connections,
+        "new_per_s": NEW_PER_S,
+        "link": LINK,
+        "series": [],
+        "skipped": {},
+        "surroundings": surroundings.machine(),
+        "commit": surroundings.commit(),
+    }
+    compiled("gap")
+    for name in options.systems:
+        kind = SYSTEMS[name]
+        if missing := kind.missing():
+            document["skipped"][name] = f"needs {missing}"
+            progress.say(f"SKIPPED {name}: needs {missing}")
+            continue
+        for under, event in kind.events:
+            with ExitStack() as stack:
+                cubic = stack.enter_context(congestion.permitted("cubic"))
+                lab = stack.enter_context(Lab(congestion=cubic))
+                for host in lab.hosts:
+                    links.switch(host.namespace, "eth0", links.PROFILES[LINK])
+                system = stack.enter_context(kind(lab))
+                times = options.events if event in ("upgrade", "kill") else max(1, options.events // 4)
+                if under == "stream":
+                    seen = _streamed(system, event, times, options.rate, progress)
+                else:
+                    seen = _connected(system, event, times, options.connections, progress)
+            document["series"].append({"system": name, "event": event, "under": under, "seen": seen})
+    return document
+
+
+def rows(document: Document, under: str) -> list[list[str]]:
+    """A row for each series of that kind."""
+    found = []
+    for series in document["series"]:
+        seen = series["seen"]
+        if series["under"] != under or not seen:
+            continue
+        first, second, gap = ("lost", "late", "pause_s") if under == "stream" else ("lost", "failed", "stall_s")
+        gaps = [max(it[gap], it.get("connect_s", 0.0)) for it in seen]
+        counted = [str(sum(it[name] for it in seen)) for name in (first, second)]
+        spans = [f"{1000 * value:.1f} ms" for value in (max(gaps), median(gaps))]
+        found.append([series["system"], series["event"], str(len(seen)), *counted, *spans])
+    return found
+
+
+def broken(document: Document) -> list[str]:
+    """Where it is not as it is promised; a sentence for each."""
+    found = []
+    for series in document["series"]:
+        seen, where = series["seen"], f"{series['system']}, {series['event']} under {series['under']}"
+        if (series["system"], series["event"], series["under"]) == ("udp", "upgrade", "stream"):
+            if lost := sum(it["lost"] for it in seen):
+                found.append(f"{where}: {lost} lost")
+            if (gap := max(it["pause_s"] for it in seen)) > GAP_MAX_S:
+                found.append(f"{where}: a gap of {1000 * gap:.1f} ms")
+        if (series["system"], series["event"], series["under"]) == ("udp, fds kept", "kill", "connections"):
+            if lost := sum(it["lost"] + it["failed"] for it in seen):
+                found.append(f"{where}: {lost} connections lost or failed")
+            if (stall := max(it["stall_s"] for it in seen)) > STALL_MAX_S:
+                found.append(f"{where}: a stall of {1000 * stall:.0f} ms")
+    return found
+
+
+def section(document: Document, markdown: Callable[[list[str], list[list[str]]], str]) -> str:
+    """The section of the page."""
+    skipped = "".join(f"Not measured: {name} ({why}). " for name, why in document["skipped"].items())
+    what = "".join(f"- *{name}*: {kind.what}\n" for name, kind in SYSTEMS.items() if name not in document["skipped"])
+    return (
+        "## Restart, upgrade, crash\n\n"
+        f"`make bench ARGS=--restart`, pod to pod on a {document['link']} link. {skipped}\n\n{what}\n"
+        f"A stream of {document['rate']:,} datagrams a second, watched across each event by itself. A gap is the "
+        "longest time that a datagram was under way, or the longest stretch that never came:\n\n"
+        + markdown(HEADER, rows(document, "stream"))
+        + f"\n\n{document['connections']:,} TCP connections that each say a word every two seconds, and "
+        f"{document['new_per_s']:.0f} new ones a second. A stall is the longest time that an echo or a new connection "
+        "took:\n\n" + markdown(HEADER_TCP, rows(document, "connections"))
+    )
+
+
+def main(argv: Sequence[str]) -> int:
+    """The sub-command; 1 where a promise is broken."""
+    parser = argparse.ArgumentParser(prog="python -m bench restart", description="What restarts cost.")
+    parser.add_argument("--events", type=int, default=EVENTS, help=f"of each kind, default {EVENTS}")
+    parser.add_argument("--rate", type=int, default=RATE, help=f"datagrams a second, default {RATE}")
+    parser.add_argument("--connections", type=int, default=CONNECTIONS, help=f"held, default {CONNECTIONS}")
+    parser.add_argument("--systems", type=lambda text: text.split(";"), default=list(SYSTEMS), metavar="NAMES",
+                        help="by semicolons: " + "; ".join(SYSTEMS))  # fmt: skip
+    parser.add_argument("--json", type=Path, default=RESULT, metavar="FILE", help="where the figures go")
+    options = parser.parse_args(argv)
+    if unknown := [name for name in options.systems if name not in SYSTEMS]:
+        raise LabError(f"--systems: unknown {unknown[0]!r}, expected some of {'; '.join(SYSTEMS)}")
+    rootless.become_able("run it as root")
+    planned = sum(UPGRADE_S * options.events for name in options.systems for _ in SYSTEMS[name].events)
+    progress = Progress(planned)
+    with sigterm_unwinds():
+        document = measure(options, progress)
+    progress.end()
+    result.save(document, options.json)
+    for header, under in ((HEADER, "stream"), (HEADER_TCP, "connections")):
+        print(render(header, rows(document, under)), end="\n\n")
+    complaints = broken(document)
+    for complaint in complaints:
+        print(f"NOT AS PROMISED: {complaint}")
+    return 1 if complaints else 0

@@ -1,0 +1,54 @@
+"""A handover breaks off after any of its words, because one of the two has died: the other one moves the packets."""
+
+import signal
+
+import pytest
+from middleman import Middleman
+from probe import probing
+from running import Log
+
+WORDS = {
+    "the old one": ("state", "queues", "turning", "leave"),
+    "the new one": ("prepared", "queues", "served", "leave"),
+}
+"""By who dies: the words after which."""
+PATIENCE_S = 20.0
+
+
+LOSES = {("the old one", "state"), ("the new one", "leave")}
+"""Who dies alone with the queues loses what comes until the other one has started."""
+
+
+@pytest.mark.parametrize("dies", ["the old one", "the new one"])
+def test_whoever_is_left_goes_on(make_overlay, dies):
+    overlay = make_overlay()
+    a, b = overlay.lab.hosts
+    for word in WORDS[dies]:
+        offered = overlay.run_directory(a) / "offered.sock"
+        old, log = overlay.process(a), Log(overlay.process(a))
+        victims = [old]
+
+        def said(passed, word=word, victims=victims):
+            if passed != word:
+                return False
+            victims[0].send(signal.SIGKILL)
+            victims[0].wait(PATIENCE_S)
+            return True
+
+        with probing(b.pod, a.pod, a.pod_address) as probe:
+            between = Middleman(a.namespace, overlay.run_directory(a) / "subnet.sock", offered, said)
+            new = overlay.launch(a, f"--status-socket={offered}")
+            if dies == "the new one":
+                victims[0] = new
+            between.join()
+            assert between.words[-1] == word
+            survivor = old if victims[0] is new else new
+            if (dies, word) in LOSES:
+                (log if survivor is old else Log(new, whole=True)).shows("ready: subnet", PATIENCE_S)
+            probe.flows(PATIENCE_S)
+            lost = probe.lost()
+        assert lost == 0 or (dies, word) in LOSES, word
+        assert "Traceback" not in survivor.stderr.read_text()
+        assert survivor.stop(PATIENCE_S) == 0
+        overlay.launch(a)
+        overlay.await_ready(a)

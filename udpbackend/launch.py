@@ -1,0 +1,66 @@
+"""How a daemon comes to be: in the foreground, or in the background in place of the one that runs (`reload`).
+
+Owns the order in which a start loads things, and the process that waits for a successor. Must not know flags, nor what
+a daemon does.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+from udpbackend.dataplane.inherit import begin
+from udpbackend.errors import HostError
+from udpbackend.notify import barrier, notify
+from udpbackend.settings import Settings
+
+READY = b"ready"
+
+
+def run(settings: Settings, ready: Callable[[], None] | None = None) -> int:
+    """Runs the daemon to its end. What another process has left moves packets before anything else is loaded."""
+    inherited = begin(settings, os.environ)
+    try:
+        from udpbackend.daemon import run as run_daemon  # noqa: PLC0415 half a second that no packet shall wait for
+
+        return run_daemon(settings, inherited, ready)
+    finally:
+        inherited.close()
+
+
+def reload(settings: Settings) -> int:
+    """Starts a daemon in the background that takes over from the one that runs; 0 once the old one may end.
+
+    The new one is the service manager's main process from then on. With anything that goes wrong before, the old one
+    goes on and this says so.
+    """
+    if not _answers(settings.status_socket):
+        raise HostError(f"not running: nobody listens on {settings.status_socket}")
+    ours, theirs = socket.socketpair()
+    pid = os.fork()
+    if pid == 0:
+        ours.close()
+        os.setsid()
+
+        def ready() -> None:
+            with theirs:
+                theirs.send(READY)
+                theirs.recv(1)  # the manager knows us now; the old one may end
+
+        return run(settings, ready)
+    theirs.close()
+    with ours:
+        if ours.recv(len(READY)):
+            notify(f"MAINPID={pid}")  # from here: the manager does not listen to the new one yet
+            barrier()
+            ours.send(READY)
+            return 0
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    return status if status > 0 else 1  # it has written why
+
+
+def _answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(os.fspath(path)) == 0
