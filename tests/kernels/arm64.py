@@ -45,10 +45,11 @@ def _make(root: Path) -> Path:
     shutil.copy(root / "usr/share/base-passwd/group.master", root / "etc/group")
     (modules,) = (root / "lib" / "modules").iterdir()
     run("depmod", "-b", str(root), modules.name)
-    wanted = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]["dependencies"]
-    tests = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["dev"]
-    wheels = [name for name in wanted if not name.startswith("python-pytun")]
-    wheels += [name for name in tests if name.startswith(TESTS) and "xdist" not in name]
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
+    wheels = [name for name in project["dependencies"] if not name.startswith("python-pytun")]
+    wheels += [
+        name for name in project["optional-dependencies"]["dev"] if name.startswith(TESTS) and "xdist" not in name
+    ]
     pip = (sys.executable, "-m", "pip", "--disable-pip-version-check")
     run(
         *(*pip, "install", "--quiet", "--target", str(root / SITE), "--only-binary=:all:"),
@@ -56,6 +57,9 @@ def _make(root: Path) -> Path:
     )
     _pytun(root, pip)
     (root / SITE / "checkout.pth").write_text("/udpbackend\n")
+    about = root / SITE / f"udpbackend-{project['version']}.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: udpbackend\nVersion: {project['version']}\n")
     program = root / "usr/bin/udp-backend"
     program.write_text(PROGRAM)
     program.chmod(0o755)
