@@ -57,6 +57,7 @@ class Restarted:
         self._overlay.launch(self._first)
         text = "waits to be stopped"
         until(lambda: text in old.stderr.read_text(), READY_S, "no handover")
+        self._overlay.await_ready(self._first)  # where the kernel moves packets, the old one leaves before
         self._truncate(old)
         old.stop()
 
