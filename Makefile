@@ -22,7 +22,7 @@ FIND_PYTHON = for python in $(PYTHON) python3.11 python3 python3.12 python3.13 p
 	python=; done
 HAS_PYTHON_H = import os, sys, sysconfig; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))
 
-PROSE := README.md CHANGELOG.md $(wildcard docs/*.md bench/*.md deploy/*.md tests/*.md tests/*/*.md)
+PROSE := README.md CHANGELOG.md $(wildcard docs/*.md docs/benchmarks/*.md bench/*.md bench/pages/*.md deploy/*.md tests/*.md tests/*/*.md)
 
 include native/check.mk
 include deploy/release.mk
@@ -102,7 +102,7 @@ $(eval $(call programs,micro,$(CC),,,bench/micro))
 bench-micro: packages $(MICRO:%=$(CHECK_BUILD)/micro/run/%) ## checksum, lookup, segment, coalesce: best of many
 	@for program in $(filter-out packages,$^); do "$$program" && echo || exit 1; done
 
-bench-docs: daemon ## docs/benchmarks.md and its plots, from a JSON file (JSON=bench/results/full.json)
+bench-docs: daemon ## docs/benchmarks.md, its figures and plots, from a JSON file (JSON=bench/results/full.json)
 	@$(BIN)/python -c 'import matplotlib' 2>/dev/null || \
 		{ $(call extra,bench); }
 	@$(BIN)/python -m bench docs $(JSON)

@@ -23,10 +23,12 @@ METRICS = {
     "pingpong": ("latency_p50_s", "latency_p99_s"),
 }
 
+HEADER = ("loops", "link", "workload", "VXLAN", "udp", "udp : VXLAN", "verdict", "floor", "goal")
+
 NO_RUN = "*No run is recorded here yet: `make bench ARGS=--busy`.*"
 
 Document = dict[str, Any]
-
+Table = Callable[[Sequence[str], Sequence[Sequence[str]]], str]
 
 Key = tuple[str, str, int, str, str]
 """Link, path, MTU, workload and metric."""
@@ -87,17 +89,25 @@ def _aims(aims: Sequence[float]) -> list[str]:
     return [f"≥ {it:g}" for it in aims] or ["-", "-"]
 
 
-def section(document: Document, markdown: Callable[[Sequence[str], Sequence[Sequence[str]]], str]) -> str:
-    """Both tables, under the machine they were made on."""
+def in_short(document: Document, markdown: Table) -> str:
+    """One stream with and without priority, and the rows that have a floor."""
+    header = ("link", "VXLAN", "udp : VXLAN", "udp with --nice=0 : VXLAN")
+    held = [row for row in beside(document) if row[-1] != "-"]
+    return (
+        f"{_where(document)} One TCP stream, host to host, with and without priority:\n\n"
+        f"{markdown(header, list(priority(document)))}\n\n"
+        f"Beside as many loops as there are cores:\n\n{markdown(HEADER, held)}"
+    )
+
+
+def in_full(document: Document, markdown: Table) -> str:
+    """All that was measured beside loops."""
+    return f"{_where(document)} Host to host:\n\n{markdown(HEADER, list(beside(document)))}"
+
+
+def _where(document: Document) -> str:
     machine, settings = document["machine"], document["settings"]
-    where = (
+    return (
         f"{machine['cores']} cores of {machine['cpu']}, Linux {machine['kernel']}, {settings['pairs']} pairs of "
         f"{settings['seconds']} s, load before {machine['load_at_start'][0]:g}."
-    )
-    header = ("link", "VXLAN", "udp : VXLAN", "udp with --nice=0 : VXLAN")
-    all_header = ("loops", "link", "workload", "VXLAN", "udp", "udp : VXLAN", "verdict", "floor", "goal")
-    return (
-        f"{where}\nOne TCP stream, host to host, with and without priority:\n\n"
-        f"{markdown(header, list(priority(document)))}\n\n"
-        f"All that was measured beside loops, host to host:\n\n{markdown(all_header, list(beside(document)))}"
     )

@@ -1,12 +1,13 @@
-"""`python -m bench docs [JSON]`: the page docs/benchmarks.md from a template and a document.
+"""`python -m bench docs [JSON]`: docs/benchmarks.md and its page of figures, from templates and a document.
 
-Owns the tables of the page and where its files lie. All prose stands in page.md, with a mark `{{name}}` where a table
-goes; without a document, the marks become a sentence that says so. No figure of ours stands in the template.
+Owns the tables of the pages and where their files lie. All prose stands in pages/, with a mark `{{name}}` where a table
+goes; without a document, the marks become a sentence that says so.
 """
 
 import argparse
 import json
 import re
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,14 @@ from bench.systems.bare_loop import BareLoop
 from bench.systems.udp import Udp, UdpMerging
 from bench.workloads import METRICS
 
-TEMPLATE = Path(__file__).with_name("page.md")
-PAGE = surroundings.ROOT / "docs" / "benchmarks.md"
-PLOTS = "benchmarks"
-"""The directory of the plots, beside the page."""
+TEMPLATES = Path(__file__).with_name("pages")
+DOCS = surroundings.ROOT / "docs"
+RECORDED = DOCS / "benchmarks"
+"""Where documents and plots lie, and all pages but the first."""
+PAGES = {"benchmarks.md": DOCS, "figures.md": RECORDED}
+"""Each template, and the directory that its page is in."""
 NO_RUN = "*No run is recorded here yet: `make bench`, then `make bench-docs`.*"
+WIDTH = 120
 NOTHING = "*This run has no figures for it.*"
 FLOORS = {
     ("wire", "host-host", 1500, "tcp-1", "throughput_bps"): 1.0,
@@ -209,15 +213,24 @@ def machine(document: Document) -> str:
     return markdown(("what", "value"), rows)
 
 
+def plot(document: Document) -> str:
+    """The picture of the first page. All are drawn; the others are for the page of figures."""
+    return _picture("throughput", plots.draw_all(document, RECORDED), "benchmarks/")
+
+
 def pictures(document: Document) -> str:
-    """The plots, drawn now."""
-    names = plots.draw_all(document, PAGE.parent / PLOTS)
-    return "\n\n".join(f"![{name}]({PLOTS}/{name}.svg)" for name in names) or NOTHING
+    """The other plots, drawn now."""
+    names = plots.draw_all(document, RECORDED)
+    return "\n\n".join(_picture(name, names) for name in names if name != "throughput") or NOTHING
+
+
+def _picture(name: str, drawn: Sequence[str], where_it_is: str = "") -> str:
+    return f"![{name}]({where_it_is}{name}.svg)" if name in drawn else NOTHING
 
 
 def _recording(name: str) -> Document | None:
     """The document of another run, if it is recorded beside the plots."""
-    recorded = PAGE.parent / PLOTS / f"{name}.json"
+    recorded = RECORDED / f"{name}.json"
     return json.loads(recorded.read_text()) if recorded.exists() else None
 
 
@@ -237,7 +250,8 @@ MARKS: dict[str, Callable[[Document], str]] = {
     "figures": all_figures,
     "pump": pump,
     "scale": scale,
-    "busy": lambda document: _recorded("busy", busy_page.section)(document) or busy_page.NO_RUN,
+    "busy": lambda document: _recorded("busy", busy_page.in_short)(document) or busy_page.NO_RUN,
+    "busy_all": lambda document: _recorded("busy", busy_page.in_full)(document) or busy_page.NO_RUN,
     "cluster": _recorded("scale", scale_page.section),
     "soak": _recorded("soak", soak.section),
     "profile": _recorded("profile", profile.section),
@@ -245,15 +259,22 @@ MARKS: dict[str, Callable[[Document], str]] = {
     "through": _recorded("through-daemon", show.agreement_section),
     "versions": versions,
     "machine": machine,
+    "plot": plot,
     "plots": pictures,
 }
 
 
 def render(template: str, document: Document | None) -> str:
-    """The page."""
-    note = "<!-- made by `make bench-docs` from bench/page.md and a run of the bench: edit the template -->\n\n"
+    """A template's text with its marks filled."""
     page = re.sub(r"\{\{(\w+)\}\}", lambda found: MARKS[found[1]](document) if document else NO_RUN, template)
-    return note + re.sub("\n{3,}", "\n\n", page)
+    return "\n".join(_wrapped(line) for line in re.sub("\n{3,}", "\n\n", page).split("\n"))
+
+
+def _wrapped(line: str) -> str:
+    """Prose into which a mark has put figures, at the width of all our prose; rows of tables as they are."""
+    if len(line) <= WIDTH or line.startswith(("|", "<")):
+        return line
+    return textwrap.fill(line, WIDTH, break_long_words=False, break_on_hyphens=False)
 
 
 def unknown_marks(template: str) -> Iterator[str]:
@@ -263,13 +284,20 @@ def unknown_marks(template: str) -> Iterator[str]:
 
 def main(argv: Sequence[str]) -> int:
     """The sub-command."""
-    parser = argparse.ArgumentParser(prog="python -m bench docs", description="Render docs/benchmarks.md.")
+    parser = argparse.ArgumentParser(
+        prog="python -m bench docs", description="Render docs/benchmarks.md and its figures."
+    )
     parser.add_argument("json", type=Path, nargs="?", help="the document; without one the page says there is none")
     options = parser.parse_args(argv)
     try:
         document = json.loads(options.json.read_text()) if options.json else None
     except (OSError, ValueError) as error:
         raise LabError(f"cannot read {options.json}: {error}") from None
-    PAGE.write_text(render(TEMPLATE.read_text(), document))
-    print(f"{PAGE.relative_to(surroundings.ROOT)} is written")
+    for name, directory in PAGES.items():
+        page = directory / name
+        note = (
+            f"<!-- made by `make bench-docs` from bench/pages/{name} and runs of the bench: edit the template -->\n\n"
+        )
+        page.write_text(note + render((TEMPLATES / name).read_text(), document))
+        print(f"{page.relative_to(surroundings.ROOT)} is written")
     return 0

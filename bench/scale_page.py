@@ -1,4 +1,4 @@
-"""The figures of `bench scale`, for a terminal and for the page: tables from its document, prose from scale.md.
+"""The figures of `bench scale`, for a terminal and for the page: tables from its document, prose from pages/scale.md.
 
 Pure but for the reading of the template. Must not know how anything is measured.
 """
@@ -12,7 +12,7 @@ from typing import Any
 from bench.lab import table
 from bench.show import duration, value
 
-TEMPLATE = Path(__file__).with_name("scale.md")
+TEMPLATE = Path(__file__).parent / "pages" / "scale.md"
 KINDS = {
     "quiet": "no changes",
     "elsewhere": "changes not followed",

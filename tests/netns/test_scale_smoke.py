@@ -50,11 +50,9 @@ def test_the_section_of_the_page(document):
 
 
 def test_a_page_without_such_a_run_has_no_such_section(document, tmp_path, monkeypatch):
-    monkeypatch.setattr(docs, "PAGE", tmp_path / "benchmarks.md")
+    monkeypatch.setattr(docs, "RECORDED", tmp_path)
     assert docs.render("a\n\n{{cluster}}\n\nb\n", {"some": "run"}).endswith("a\n\nb\n")
-    recorded = tmp_path / docs.PLOTS / "scale.json"
-    recorded.parent.mkdir()
-    recorded.write_text(json.dumps(document))
+    (tmp_path / "scale.json").write_text(json.dumps(document))
     assert "## Thousands of nodes" in docs.render("{{cluster}}", {"some": "run"})
 
 

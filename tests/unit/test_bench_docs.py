@@ -39,19 +39,24 @@ def document(monkeypatch):
     return made.as_json("vxlan")
 
 
+def template(name):
+    return (docs.TEMPLATES / name).read_text()
+
+
 def test_every_mark_is_known():
-    assert list(docs.unknown_marks(docs.TEMPLATE.read_text())) == []
-    assert set(re.findall(r"\{\{(\w+)\}\}", docs.TEMPLATE.read_text())) == docs.MARKS.keys()
+    texts = [template(name) for name in docs.PAGES]
+    assert [list(docs.unknown_marks(text)) for text in texts] == [[], []]
+    assert {mark for text in texts for mark in re.findall(r"\{\{(\w+)\}\}", text)} == docs.MARKS.keys()
 
 
 def test_without_a_run_the_page_says_so():
-    page = docs.render(docs.TEMPLATE.read_text(), None)
+    page = "".join(docs.render(template(name), None) for name in docs.PAGES)
     assert page.count(docs.NO_RUN) == len(docs.MARKS)
     assert "{{" not in page
 
 
 def test_the_headline_compares_with_vxlan(document, tmp_path, monkeypatch):
-    monkeypatch.setattr(docs, "PAGE", tmp_path / "benchmarks.md")
+    monkeypatch.setattr(docs, "RECORDED", tmp_path)
     (line,) = (it for it in docs.headline(document).splitlines() if "tcp-1" in it)
     assert "10.00 Gb/s | 7.00 Gb/s | 0.70 (0.70-0.70) | 5 | worse | ≥ 1 " in line
 
@@ -97,10 +102,17 @@ def test_what_was_not_measured_is_named(document):
 
 
 def test_the_whole_page(document):
-    page = docs.render(docs.TEMPLATE.read_text(), document)
+    page = docs.render(template("benchmarks.md"), document)
+    figures = docs.render(template("figures.md"), document)
+    assert docs.NO_RUN not in figures
     assert docs.NO_RUN not in page
     assert "![throughput](benchmarks/throughput.svg)" in page
-    assert "A Fast One" in page
+    assert "A Fast One" in figures
+
+
+def test_the_first_page_stays_one_page():
+    """What a reader wants first fits on a screen or two; all the rest is a page further."""
+    assert len(template("benchmarks.md").splitlines()) < 80
 
 
 def test_a_table_without_rows_is_a_sentence():
