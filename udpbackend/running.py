@@ -19,7 +19,7 @@ from udpbackend.findings.watch import HostWatch
 from udpbackend.host.rules import HostRules
 from udpbackend.model import Endpoint, Lease, NetworkConfig, Snapshot
 from udpbackend.observe.facts import Facts, RegistryView
-from udpbackend.observe.peers import Nodes
+from udpbackend.observe.nodes import Nodes
 from udpbackend.observe.report import Rates
 from udpbackend.observe.sampler import Sampler
 from udpbackend.settings import Settings

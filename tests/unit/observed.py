@@ -10,7 +10,7 @@ from udpbackend.backends.udp_drops import KERNEL_DROPS
 from udpbackend.dataplane.native import PeerCounters, counter_infos
 from udpbackend.model import BackendConfig, Endpoint, IPv6Config, Lease, NetworkConfig, Prefix
 from udpbackend.observe.facts import Facts, RegistryView
-from udpbackend.observe.peers import Nodes
+from udpbackend.observe.nodes import Nodes
 from udpbackend.observe.report import Rates
 
 STARTED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from udpbackend.backends.backend import NO_PEERS, KeptBy, KernelDrop, Movers, Overlay, PeerTable
 from udpbackend.model import Endpoint, NetworkConfig, Prefix
-from udpbackend.observe.peers import Nodes
+from udpbackend.observe.nodes import Nodes
 from udpbackend.observe.report import Rates
 
 if TYPE_CHECKING:  # the C extension is not needed to describe its counters

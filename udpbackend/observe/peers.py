@@ -7,13 +7,12 @@ for each snapshot. Must not read anything itself.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import cached_property
 from heapq import merge, nsmallest
 from itertools import groupby
 from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, NamedTuple
 
-from udpbackend.model import Lease, Prefix, ipv4_text
+from udpbackend.model import Lease, ipv4_text
 from udpbackend.observe import report
 
 if TYPE_CHECKING:
@@ -30,39 +29,6 @@ class PeerCount(NamedTuple):
 
     total: int
     seen: int
-
-
-class Nodes:
-    """The leases of one snapshot, sorted out when that is first asked for: scrapes come more often than snapshots."""
-
-    def __init__(self, leases: Sequence[Lease] = (), kind: str | None = None, own: Prefix | None = None) -> None:
-        """`kind`: our backend; `own`: our subnet. None: not known yet, and nobody is left out for it."""
-        self.leases = leases
-        """All of them; our own may be among them, and so may nodes of other backends."""
-        self.kind = kind
-        self.own = own
-
-    @cached_property
-    def ignored(self) -> tuple[Lease, ...]:
-        """Nodes of another backend, by address."""
-        return tuple(
-            sorted((it for it in self.leases if self._is_other(it) and not self._is_followed(it)), key=PUBLIC_IP)
-        )
-
-    @cached_property
-    def known(self) -> int:
-        """How many hosts the others are."""
-        return len({it.public_ip for it in self.followed()})
-
-    def followed(self) -> Iterator[Lease]:
-        """The other nodes of our backend."""
-        return (it for it in self.leases if self._is_other(it) and self._is_followed(it))
-
-    def _is_other(self, lease: Lease) -> bool:
-        return lease.subnet != self.own
-
-    def _is_followed(self, lease: Lease) -> bool:
-        return self.kind is None or lease.backend_type == self.kind
 
 
 def count_peers(facts: Facts) -> PeerCount:
