@@ -56,6 +56,13 @@ def overlay(able: None) -> Iterator[Overlay]:
         yield made
 
 
+@pytest.fixture(scope="module")
+def overlay_of_three(able: None) -> Iterator[Overlay]:
+    """Likewise, of three hosts."""
+    with judged(3) as made:
+        yield made
+
+
 @pytest.fixture
 def make_overlay(able: None) -> Iterator[MakeOverlay]:
     """Makes laboratories of the test's own: for tests that stop, kill or configure daemons."""

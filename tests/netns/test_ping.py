@@ -12,11 +12,8 @@ from bench.lab.wait import until
 
 
 @pytest.fixture(scope="module")
-def three(able):
-    from conftest import judged  # noqa: PLC0415  a context for the whole module, which the fixtures of one test are not
-
-    with judged(3) as made:
-        yield made
+def three(overlay_of_three):
+    return overlay_of_three
 
 
 def command(overlay, host, *words):

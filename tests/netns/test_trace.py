@@ -9,11 +9,8 @@ from bench.lab.daemon import HEALTHZ_PORT, PORT, program
 
 
 @pytest.fixture(scope="module")
-def three(able):
-    from conftest import judged  # noqa: PLC0415  a context for the whole module
-
-    with judged(3) as made:
-        yield made
+def three(overlay_of_three):
+    return overlay_of_three
 
 
 def trace(overlay, *words, host=0):
