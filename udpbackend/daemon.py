@@ -19,7 +19,7 @@ from ipaddress import IPv4Address, IPv6Address
 import uvloop
 
 from udpbackend import __version__, log
-from udpbackend.backends.backend import Backend, Context, check_config, make_backend, overhead
+from udpbackend.backends.backend import Backend, Context, check_config, is_bound, make_backend, overhead
 from udpbackend.dataplane.inherit import Inheritance
 from udpbackend.errors import ConfigError, HostError, LeaseRevokedError, RestartNeededError
 from udpbackend.findings.here import Here
@@ -304,7 +304,7 @@ async def _watch(run: Running, netlink: Netlink, config: NetworkConfig, endpoint
         interface=endpoint.interface,
         address=endpoint.address,
         public_ip=endpoint.public_ip,
-        port=run.backend.port,
+        port=run.backend.port if is_bound(config.backend.type) else None,
         overlay=overlay.device if overlay else None,
         overlay_mtu=run.backend.mtu,
         overhead=overhead(config.backend.type),

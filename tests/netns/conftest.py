@@ -7,7 +7,7 @@ over, each daemon still running has accounted for every packet and ends well on 
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 import pytest
@@ -54,6 +54,12 @@ def overlay(able: None) -> Iterator[Overlay]:
     """Two hosts with running daemons, shared by the tests of a file: for tests that leave them as they were."""
     with judged() as made:
         yield made
+
+
+@pytest.fixture(scope="session")
+def judge_overlay(able: None) -> Callable[..., AbstractContextManager[Overlay]]:
+    """`judged` itself, for fixtures that live as long as they like."""
+    return judged
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,6 @@ from contextlib import ExitStack
 
 import linux
 import pytest
-from conftest import judged
 
 from bench.lab import traffic
 from bench.lab.daemon import Overlay
@@ -33,8 +32,8 @@ def links(request):
 
 
 @pytest.fixture(scope="module")
-def overlay(able, links):
-    with judged(start=False, ipv6=True) as made:
+def overlay(judge_overlay, links):
+    with judge_overlay(start=False, ipv6=True) as made:
         off = [word for name in LINKS[links] for word in (name, "off")]
         for host in made.lab.hosts:
             for namespace, link in ((host.namespace, "eth0"), (host.namespace, "pod0"), (host.pod, "eth0")):

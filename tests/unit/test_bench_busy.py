@@ -63,10 +63,12 @@ def test_the_plan_has_every_row_with_a_floor_beside_its_reference():
 
 
 def test_the_page():
-    text = busy_page.section(document().as_json("vxlan"), docs.markdown)
+    text = busy_page.in_short(document().as_json("vxlan"), docs.markdown)
     assert "| wire, quiet | 1.00 Gb/s | 0.50 (0.50-0.50) | 0.10 (0.10-0.10) |" in text
     assert "| pass-through, beside 2 loops | 1.00 Gb/s | 2.50 (2.50-2.50) | 0.10 (0.10-0.10) |" in text
     assert "| 2 | wire | tcp-4 | 1.00 Gb/s | 2.50 Gb/s | 2.50 (2.50-2.50) | better | ≥ 1.1 | ≥ 1.4 |" in text
+    assert "| 4 | wire" not in text
+    text = busy_page.in_full(document().as_json("vxlan"), docs.markdown)
     assert "| 4 | wire | tcp-4 | 1.00 Gb/s | 4.50 Gb/s | 4.50 (4.50-4.50) | better | - | - |" in text
 
 

@@ -232,5 +232,10 @@ def overhead(kind: str) -> int:
     return int(found[4] if isinstance(found, dict) else found)
 
 
+def is_bound(kind: str) -> bool:
+    """Whether a backend's socket takes only what comes to the interface's own address; the kernel's take all."""
+    return bool(getattr(_module(kind), "BINDS_ADDRESS", False))
+
+
 def _module(kind: str) -> Any:
     return import_module(f"udpbackend.backends.{BACKENDS[kind]}")

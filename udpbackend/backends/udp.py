@@ -40,6 +40,8 @@ log = logging.getLogger(__name__)
 
 OVERHEAD_BYTES = 28
 """Outer IPv4 and UDP headers."""
+BINDS_ADDRESS = True
+"""Our socket takes only what comes to the interface's own address."""
 MIN_MTU_BYTES = 68
 """RFC 791: every IPv4 link takes as much."""
 IPV6_MIN_MTU_BYTES = 1280

@@ -14,7 +14,7 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
-from udpbackend.backends.backend import overhead
+from udpbackend.backends.backend import is_bound, overhead
 from udpbackend.cni import subnetenv
 from udpbackend.doctor.aside import aside
 from udpbackend.errors import HostError
@@ -112,7 +112,7 @@ class Facts:
             interface=chosen.name if chosen else "",
             address=IPv4Address(chosen.address if chosen else 0),
             public_ip=IPv4Address(chosen.public_ip if chosen else 0),
-            port=self.running[0].port if self.running else None,
+            port=self.running[0].port if self.running and is_bound(self.running[0].backend) else None,
             overlay=self.overlay,
             overlay_mtu=(chosen and chosen.overlay_mtu) or 0,
             overhead=overhead(self.running[0].backend) if self.running else 0,

@@ -21,7 +21,7 @@ class Here:
     public_ip: IPv4Address
     """By which the peers know this node."""
     port: int | None
-    """Where a socket of ours is bound."""
+    """Where a socket of ours is bound to that address; None where the kernel takes what comes to any."""
     overlay: str | None
     """The device that carries the subnet."""
     overlay_mtu: int
