@@ -65,7 +65,7 @@ FLAGS = {
     "iptables-resync": Flag("iptables_resync", "SEC", "seconds between looks at the rules (default 5)"),
     "ip-blackhole-route": Flag("ip_blackhole_route", "", "unused addresses of the own subnet lead nowhere"),
     "cleanup-on-exit": Flag("cleanup_on_exit", "", "SIGTERM takes device, routes, rules and subnet file away too"),
-    "workers": Flag("workers", "N", "threads that move packets, or auto; 0 (default): the event loop does"),
+    "workers": Flag("workers", "N", "threads that move packets, or auto; 0 (default): one queue, see --nice"),
     "worker-cpus": Flag("worker_cpus", "LIST", "cores to bind these threads to, in turn, like 0,2-3"),
     "nice": Flag("nice", "NICE", "nice value of the threads that move packets (default -15); 0: an ordinary one"),
     "source-ports": Flag("source_ports", "N", "further UDP ports to send from, chosen by flow (default 0)"),
