@@ -17,3 +17,14 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raises UsageError in place of printing the usage and exiting."""
         raise UsageError(f"{message}: see {self.prog} --help")
+
+
+def seconds(text: str) -> float:
+    """How long to wait, as an option's value."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0.01 <= value <= 60:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected 0.01 to 60 seconds")
+    return value

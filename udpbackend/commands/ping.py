@@ -22,7 +22,7 @@ from ipaddress import AddressValueError, IPv4Address
 import msgspec
 
 from udpbackend import __version__
-from udpbackend.commands.parser import Parser
+from udpbackend.commands.parser import Parser, seconds
 from udpbackend.commands.status import ask, given
 from udpbackend.commands.table import Palette, table
 from udpbackend.doctor.echo import Echo
@@ -219,8 +219,8 @@ def _parser() -> argparse.ArgumentParser:
     add("peer", nargs="*", metavar="PEER", help="a node's name, its public IP, or an address in its subnet")
     add("-all", "--all", action="store_true", help="every peer, as without any PEER")
     add("-c", "--count", type=_count, default=5, metavar="N", help="requests to each (default 5)")
-    add("-i", "--interval", type=_seconds, default=0.2, metavar="SEC", help="between them (default 0.2)")
-    add("-W", "--timeout", type=_seconds, default=1.0, metavar="SEC", help="for an answer (default 1)")
+    add("-i", "--interval", type=seconds, default=0.2, metavar="SEC", help="between them (default 0.2)")
+    add("-W", "--timeout", type=seconds, default=1.0, metavar="SEC", help="for an answer (default 1)")
     add("-o", "--output", choices=("text", "json"), default="text", help="form of the output")
     add("-subnet-file", "--subnet-file", metavar="FILE", help="the daemon's, from which its socket is found")
     add("-status-socket", "--status-socket", metavar="FILE", help="the daemon's status socket")
@@ -232,13 +232,3 @@ def _count(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 10000:
         raise argparse.ArgumentTypeError(f"{text!r}: expected 1 to 10000 requests")
     return int(text)
-
-
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0.01 <= value <= 60:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected 0.01 to 60 seconds")
-    return value

@@ -21,7 +21,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 
 import msgspec
 
-from udpbackend.commands.parser import Parser
+from udpbackend.commands.parser import Parser, seconds
 from udpbackend.commands.status import ask, given
 from udpbackend.commands.table import Palette, printable, table
 from udpbackend.doctor.echo import Echo
@@ -171,7 +171,7 @@ def _parser() -> argparse.ArgumentParser:
     add("target", metavar="IP", type=_address, help="of a pod, of another host, or of anything else")
     add("-from", "--from", dest="pod", metavar="POD-IP", type=_address, help="follow a packet of this host's pod")
     add("-dry", "--dry", action="store_true", help="send nothing")
-    add("-W", "--timeout", type=_seconds, default=1.0, metavar="SEC", help="for the answer (default 1)")
+    add("-W", "--timeout", type=seconds, default=1.0, metavar="SEC", help="for the answer (default 1)")
     add("-peer-port", "--peer-port", type=_port, default=0, metavar="PORT",
         help="the other node's --healthz-port, to see its counters too")  # fmt: skip
     add("-o", "--output", choices=("text", "json"), default="text", help="form of the output")
@@ -187,16 +187,6 @@ def _address(text: str) -> Address:
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r}: expected an IP address") from None
     return found
-
-
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0.01 <= value <= 60:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected 0.01 to 60 seconds")
-    return value
 
 
 def _port(text: str) -> int:
