@@ -29,6 +29,7 @@ from udpbackend.host.claims import Claim, Held
 from udpbackend.host.leftovers import remove_leftovers
 from udpbackend.host.netlink import Netlink
 from udpbackend.host.rules import Ground, HostRules
+from udpbackend.host.turn import turn_in_loop
 from udpbackend.memory import keep_large_blocks_apart
 from udpbackend.model import Endpoint, Lease, NetworkConfig, Snapshot
 from udpbackend.notify import notify
@@ -149,8 +150,9 @@ class Daemon:
             )
         )
         parts.push_async_callback(backend.stop)
-        attributes = await backend.prepare(held)
-        devices = _claim(claimed, run, backend, config)
+        async with turn_in_loop():  # two daemons that look at once for what is free would choose the same
+            attributes = await backend.prepare(held)
+            devices = _claim(claimed, run, backend, config)
         run.sampler = Sampler(backend.infos(), backend.counters)
         before = read_env(self._settings.subnet_file)
         lease = run.lease = await manager.acquire(attributes)

@@ -1,5 +1,6 @@
 """What daemons of one host claim: each its own, seen from everywhere in the network namespace, gone with its holder."""
 
+import asyncio
 import os
 import socket
 
@@ -8,7 +9,8 @@ from inside import in_namespace
 
 from udpbackend.errors import HostError
 from udpbackend.host.claims import WAITING, Claim, Held, claims, networks_of
-from udpbackend.host.turn import turn
+from udpbackend.host.flannel_name import choose
+from udpbackend.host.turn import turn, turn_in_loop
 from udpbackend.model import Prefix
 
 NOBODY = 65534
@@ -109,3 +111,20 @@ def test_a_turn_is_one_daemons_and_no_lock_is_for_ever():
         pass
     with turn(0.0):
         pass
+
+
+@in_namespace
+async def test_daemons_that_start_at_once_choose_and_claim_one_after_the_other():
+    """Each takes the first name that nobody claims; without the turn all find the same one free."""
+    held = []
+
+    async def start(number):
+        async with turn_in_loop():
+            name = choose([], [], {device for it in claims() for device in it.devices})
+            await asyncio.sleep(0)  # where the others would look
+            held.append(Held(Claim((name,), (Prefix.parse(f"10.{number}.0.0/16"),))))
+
+    await asyncio.gather(*map(start, range(5)))
+    assert sorted(device for it in claims() for device in it.devices) == [f"flannel{number}" for number in range(5)]
+    for one in held:
+        one.release()

@@ -37,3 +37,17 @@ def tun(name, address="", *, queues=0, alias=ALIAS):
 def test_the_name(devices, name):
     """One that is refused in the end (another daemon's of this network, somebody's own) is chosen, to be named."""
     assert choose(devices, NETWORKS) == name
+
+
+@pytest.mark.parametrize(
+    ("devices", "claimed", "name"),
+    [
+        ([], ["flannel0"], "flannel1"),
+        ([], ["flannel0", "flannel1", "flannel.1"], "flannel2"),
+        ([tun("flannel0", "10.6.1.0")], ["flannel0"], "flannel1"),
+        ([tun("flannel0", "10.5.1.0")], ["flannel0"], "flannel0"),
+    ],
+)
+def test_what_another_daemon_has_yet_to_make_is_left_to_it(devices, claimed, name):
+    """Two that started at once both chose flannel0, and one ended; ours of this network is chosen, to be refused."""
+    assert choose(devices, NETWORKS, claimed) == name

@@ -1,14 +1,17 @@
 """Which flannel<number> a daemon's TUN is to be, where several networks of one host have one each, as flannel's do.
 
-Owns the choice, from the devices there are. Changes nothing; whether the chosen one can be taken is `flannel0`'s word.
+Owns the choice, from the devices there are and those that other daemons claim. Changes nothing; whether the chosen one
+can be taken is `flannel0`'s word.
 """
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import count
 
+from udpbackend.host.claims import claims
 from udpbackend.host.leftovers_devices import Device, read_devices
 from udpbackend.host.netlink import Netlink
 from udpbackend.model import Prefix
@@ -18,19 +21,21 @@ TUN = re.compile(r"flannel(\d+)")
 
 async def free_name(netlink: Netlink, networks: Sequence[Prefix]) -> str:
     """The device of the last run for this network, else the first that no other network's daemon holds."""
-    return choose(await read_devices(netlink), networks)
+    claimed = {device for it in await asyncio.to_thread(claims) for device in it.devices}
+    return choose(await read_devices(netlink), networks, claimed)
 
 
-def choose(devices: Sequence[Device], networks: Sequence[Prefix]) -> str:
-    """`flannel0`, unless a program holds that one for another network."""
+def choose(devices: Sequence[Device], networks: Sequence[Prefix], claimed: Collection[str] = ()) -> str:
+    """`flannel0`, unless a program holds it for another network, or a daemon that has yet to make it claims it."""
     there = {int(found[1]): it for it in devices if (found := TUN.fullmatch(it.name))}
     mine = [number for number, it in sorted(there.items()) if it.ours and _inside(it, networks)]
     if mine:
         return f"flannel{mine[0]}"
     return next(
-        f"flannel{number}"
+        name
         for number in count()
-        if (it := there.get(number)) is None or not it.queues or _inside(it, networks)
+        if (name := f"flannel{number}") not in claimed
+        and ((it := there.get(number)) is None or not it.queues or _inside(it, networks))
     )
 
 

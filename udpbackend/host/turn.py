@@ -1,16 +1,17 @@
 """The turn of one daemon among several of this network namespace that change what they share.
 
 Owns the lock, which lies on the namespace itself: so it needs no file, holds between containers that share the host's
-network, and nothing of it stays when its holder dies. Must not know what is changed. Blocks; for threads.
+network, and nothing of it stays when its holder dies. Must not know what is changed.
 """
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 
 NAMESPACE = "/proc/thread-self/ns/net"
 LONGEST_S = 5.0
@@ -20,7 +21,7 @@ PAUSE_S = 0.02
 
 @contextmanager
 def turn(longest_s: float = LONGEST_S) -> Iterator[None]:
-    """Ours alone while it lasts, or after so long without the lock."""
+    """Ours alone while it lasts, or after so long without the lock. Blocks; for threads."""
     try:
         fd = os.open(NAMESPACE, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
@@ -33,6 +34,14 @@ def turn(longest_s: float = LONGEST_S) -> Iterator[None]:
         yield
     finally:
         os.close(fd)
+
+
+@asynccontextmanager
+async def turn_in_loop() -> AsyncIterator[None]:
+    """The same for coroutines. Within it no `turn` of this process can begin but by waiting LONGEST_S."""
+    with ExitStack() as stack:
+        await asyncio.to_thread(stack.enter_context, turn())
+        yield
 
 
 def _locked(fd: int) -> bool:
