@@ -116,7 +116,7 @@ test: test-packages ## every test: C with sanitizers, Python, namespaces (as roo
 	@$(MAKE) -j2 --output-sync=target c-test c-test-tsan
 	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
-# What only tests need: other programs that stand around an overlay, and a registry.
+# What only tests need: other programs that stand around an overlay, and a registry. tests/bare/tests has one of each.
 test-packages: bench-packages setup
 	@missing=; need() { command -v "$$1" >/dev/null 2>&1 || missing="$$missing $$2"; }; \
 	PATH="$$PATH:/usr/sbin:/sbin"; need iptables iptables; need nft nftables; need openssl openssl; \

@@ -1,8 +1,7 @@
 """Runs tests inside a guest with another kernel: `python tests/kernels KERNEL [--run COMMAND] [pytest's arguments]`.
 
-Owns the emulator (software emulation, a program of ours while this one lives), the time it may take, and the verdict.
-Everything the guest prints goes to stdout as it comes. What a guest is made of stands in guest.py; what it runs, it
-finds in the job that is written here.
+Owns the job that the guest finds, and the verdict. Everything the guest prints goes to stdout as it comes. What a guest
+is made of stands in guest.py, what it runs in, and for how long, in emulator.py.
 """
 
 import argparse
@@ -10,13 +9,14 @@ import io
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import tempfile
-import threading
 from pathlib import Path
 
 import arm64
+from emulator import running
 from guest import Guest, GuestError, of_series
 
 CONSOLE_LINES = 40
@@ -28,17 +28,6 @@ WHOLE = ("@tests/kernels/whole",)
 
 COMPLAINTS = ("WARNING:", "BUG:", "Oops", "Call Trace:", "Kernel panic", "bad gso")
 """A kernel that says this on its console has failed, whatever the tests say."""
-
-# A virtual CPU that takes 1 ns for an instruction, by a clock that counts them: so a second of the guest is what a
-# slow machine does in one, however long the emulation takes, and deadlines mean what they mean on a real machine.
-CLOCK = ("-accel", "tcg", "-smp", "1", "-icount", "shift=0", "-rtc", "clock=vm")
-
-# la57: the sanitizers know 48-bit addresses.
-MACHINES = {"x86_64": ("-cpu", "max,la57=off"), "aarch64": ("-machine", "virt", "-cpu", "cortex-a72")}
-CONSOLES = {"x86_64": "ttyS0", "aarch64": "ttyAMA0"}
-
-# The clock is not to be calibrated against another one.
-COMMAND_LINE = "loglevel=5 panic=-1 mitigations=off nokaslr no_timer_check tsc=reliable"
 
 
 def main() -> int:
@@ -66,21 +55,10 @@ def _parser() -> argparse.ArgumentParser:
 def _run(booted: Guest, command: str, directory: Path, minutes: float) -> int:
     job, console = directory / "job", directory / "console"
     job.write_text(_job(booted, command))
+    console.touch()
     print(f"--- Linux {booted.release}: {command}", flush=True)
-    # setpriv: the emulator ends with us, however we end.
-    emulator = subprocess.Popen(
-        ["setpriv", "--pdeathsig", "KILL", *_emulator(booted, job, console)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-    )
-    late = threading.Timer(minutes * 60, emulator.kill)
-    late.start()
-    try:
+    with running(booted, job, console, minutes) as emulator:
         status = _follow(emulator)
-    finally:
-        late.cancel()
-        emulator.kill()
-        emulator.wait()
     said = console.read_text(errors="replace").splitlines()
     complained = [line for line in said if any(word in line for word in COMPLAINTS)]
     if status is None:
@@ -108,9 +86,10 @@ def _follow(emulator: subprocess.Popen[bytes]) -> int | None:
 
 def _job(booted: Guest, command: str) -> str:
     """What the guest's first process becomes: the command with an output of its own."""
-    passed = {name: os.environ[name] for name in ("UDPB_NO_SKIP", "PYTEST_ADDOPTS") if name in os.environ}
+    passed = {"UDPB_NO_SKIP": "1"}  # on the host a program may be missing; the guest has them all
+    passed |= {name: os.environ[name] for name in ("UDPB_NO_SKIP", "PYTEST_ADDOPTS") if name in os.environ}
     passed["PATH"] = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-    passed |= {"HOME": "/root", "LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1", "SHELL": "/bin/sh"}
+    passed |= {"HOME": "/root", "LANG": "C.UTF-8", "SHELL": "/bin/sh"}
     return f"""exec </dev/null >/dev/hvc0 2>&1
 stty -F /dev/hvc0 raw
 export {" ".join(f"{name}={shlex.quote(value)}" for name, value in passed.items())}
@@ -124,20 +103,6 @@ sleep 60
 """
 
 
-def _emulator(booted: Guest, job: Path, console: Path) -> list[str]:
-    inside = {
-        name: Path("/", path.relative_to(booted.root)) for name, path in (("job", job), ("modules", booted.modules))
-    }
-    append = f"console={CONSOLES[booted.machine]} {COMMAND_LINE} " + " ".join(f"{k}={v}" for k, v in inside.items())
-    return [
-        f"qemu-system-{booted.machine}",
-        *("-nodefaults", "-nographic", "-no-reboot", *MACHINES[booted.machine], *CLOCK, "-m", "4096"),
-        *("-kernel", str(booted.image), "-initrd", str(booted.initramfs), "-append", append),
-        *("-virtfs", f"local,path={booted.root},mount_tag=host,security_model=none,readonly=on,multidevs=remap"),
-        *("-object", "rng-random,filename=/dev/urandom,id=random", "-device", "virtio-rng-pci,rng=random"),
-        *("-device", "virtio-serial-pci", "-chardev", "stdio,id=out", "-device", "virtconsole,chardev=out"),
-        *("-serial", f"file:{console}"),
-    ]
-
-
-sys.exit(main())
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that what we made is taken back
+    sys.exit(main())

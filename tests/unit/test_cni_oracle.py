@@ -1,7 +1,6 @@
 """Environment, configuration and versions are judged as the real `bridge` judges them, built on the Go library."""
 
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -50,8 +49,7 @@ def plugin(program, tmp_path):
 def real(plugin):
     """The real `bridge`, to be asked the same; it speaks one version less."""
     if not REAL.exists():
-        complain = pytest.fail if os.environ.get("UDPB_NO_SKIP") else pytest.skip
-        complain(f"needs {REAL} (containernetworking-plugins)")
+        pytest.skip(f"needs {REAL} (containernetworking-plugins)")
     (plugin.folder / "real").mkdir()
     made = Plugin(REAL, plugin.folder / "real")
     return lambda *given, **environ: tuple(

