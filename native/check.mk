@@ -1,7 +1,7 @@
 # check.mk: everything that is checked in C. Included by the Makefile at the top, whose directory is the current one.
 #
 #   native-check   the C files without a warning under gcc, and under clang where there is one
-#   c-test         tests/c/test_*.c with the address and undefined-behaviour sanitizers
+#   c-test         tests/c/test_*.c with the address and undefined-behaviour sanitizers, tests/c/plain_*.c without
 #   c-test-tsan    tests/c/tsan_*.c with the thread sanitizer
 #   c-test-arm64   tests/c/test_*.c for aarch64, under qemu-user
 #   fuzz           tests/fuzz/fuzz_*.c for T seconds each; needs clang
@@ -20,6 +20,7 @@ ASAN_FLAGS := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-f
 TSAN_FLAGS := -fsanitize=thread -fno-omit-frame-pointer
 
 C_TESTS := $(patsubst tests/c/%.c,%,$(wildcard tests/c/test_*.c))
+PLAIN_TESTS := $(patsubst tests/c/%.c,%,$(wildcard tests/c/plain_*.c))
 TSAN_TESTS := $(patsubst tests/c/%.c,%,$(wildcard tests/c/tsan_*.c))
 # qemu-user knows no bpf(), which test_steer is about.
 ARM64_TESTS := $(filter-out test_steer,$(C_TESTS))
@@ -60,6 +61,7 @@ endef
 
 $(foreach compiler,$(CHECK_COMPILERS),$(eval $(call objects,$(compiler),$(compiler))))
 $(eval $(call programs,asan,$(CC),$(ASAN_FLAGS),$(ASAN_FLAGS),tests/c))
+$(eval $(call programs,plain,$(CC),,,tests/c))
 $(eval $(call programs,tsan,$(CC),$(TSAN_FLAGS),$(TSAN_FLAGS),tests/c))
 $(eval $(call programs,fuzz,clang,$(ASAN_FLAGS) -fsanitize=fuzzer-no-link,$(ASAN_FLAGS) -fsanitize=fuzzer,tests/fuzz))
 
@@ -77,7 +79,7 @@ define run_all
 done; [ -z "$$failed" ]
 endef
 
-c-test: $(C_TESTS:%=$(CHECK_BUILD)/asan/run/%)
+c-test: $(C_TESTS:%=$(CHECK_BUILD)/asan/run/%) $(PLAIN_TESTS:%=$(CHECK_BUILD)/plain/run/%)
 	$(call run_all,$^,setarch -R)
 
 c-test-tsan: $(TSAN_TESTS:%=$(CHECK_BUILD)/tsan/run/%)

@@ -15,7 +15,9 @@
 #include <string.h>
 #include <time.h>
 
+#include "guard.h"
 #include "queue.h"
+#include "rights.h"
 #include "stats.h"
 #include "steer.h"
 #include "table.h"
@@ -37,6 +39,7 @@ struct udpb {
 	struct queue *queues[UDPB_QUEUES_MAX]; /* changed under the lock; a queue is closed only by who turns it */
 	struct stats stats[UDPB_QUEUES_MAX];   /* outlive their queues */
 	struct udpb_config config;
+	_Atomic int guards[UDPB_QUEUES_MAX]; /* as in guard.h */
 	pthread_mutex_t lock;
 	struct peer_registry *registry;
 	struct retired *retired;
@@ -279,19 +282,54 @@ int udpb_turn(struct udpb *u, uint32_t queue, int64_t budget_ns, int64_t linger_
 	return queue_turn(u->queues[queue], budget_ns, linger_ns, loop_fd);
 }
 
+/* What a worker does for its life. */
+struct life {
+	struct queue *queue;
+	int stop_fd;
+};
+
+static int live(void *about)
+{
+	static const struct timespec at_once;
+	const struct life *life = about;
+	struct pollfd stop = { .fd = life->stop_fd, .events = POLLIN };
+	int result;
+
+	do {
+		/* An idle turn ends when stop_fd is readable, a busy one when its budget is used up. A poll that a signal
+		 * interrupted says nothing. */
+		result = queue_run(life->queue, RUN_BUDGET_NS, RUN_LINGER_NS, life->stop_fd);
+	} while (result != UDPB_TURN_TUN_GONE && ppoll(&stop, 1, &at_once, NULL) < 1);
+	return result;
+}
+
 int udpb_run(struct udpb *u, uint32_t queue, int stop_fd)
 {
-	struct pollfd stop = { .fd = stop_fd, .events = POLLIN };
+	struct life life = { .stop_fd = stop_fd };
 	int result;
 
 	if (queue >= UDPB_QUEUES_MAX || !u->queues[queue])
 		return -EINVAL;
-	do {
-		/* An idle turn ends when stop_fd is readable, a busy one when its budget is used up. A poll that a signal
-		 * interrupted says nothing. */
-		result = queue_turn(u->queues[queue], RUN_BUDGET_NS, RUN_LINGER_NS, stop_fd);
-	} while (result >= 0 && result != UDPB_TURN_TUN_GONE && poll(&stop, 1, 0) < 1);
+	life.queue = u->queues[queue];
+	queue_take(life.queue);
+	result = u->config.guard ? guard_run(live, &life, &u->guards[queue]) : live(&life);
+	result = queue_give(life.queue, result);
 	return result == UDPB_TURN_IDLE || result == UDPB_TURN_BUDGET ? 0 : result;
+}
+
+int udpb_limit_rights(uint64_t capabilities)
+{
+	return rights_limit(capabilities);
+}
+
+int udpb_guard(const struct udpb *u, uint32_t queue)
+{
+	return queue < UDPB_QUEUES_MAX ? atomic_load(&u->guards[queue]) : -EINVAL;
+}
+
+uint64_t udpb_calls_refused(int *last_call)
+{
+	return guard_refused(last_call);
 }
 
 int udpb_run_when(struct udpb *u, uint32_t queue, int go_fd, int stop_fd)

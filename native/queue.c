@@ -309,8 +309,7 @@ static void note_wait(struct queue *q)
 	q->seen = seen;
 }
 
-/* Until the TUN is gone, the queue has nothing to do, or the deadline has passed: UDPB_TURN_*. */
-static int run(struct queue *q, int64_t budget_ns, int64_t linger_ns, int loop_fd)
+int queue_run(struct queue *q, int64_t budget_ns, int64_t linger_ns, int loop_fd)
 {
 	int64_t now = now_ns();
 	int64_t deadline = now + budget_ns;
@@ -331,18 +330,27 @@ static int run(struct queue *q, int64_t budget_ns, int64_t linger_ns, int loop_f
 	return UDPB_TURN_BUDGET;
 }
 
-int queue_turn(struct queue *q, int64_t budget_ns, int64_t linger_ns, int loop_fd)
+void queue_take(struct queue *q)
 {
-	int outcome, error;
-
 	unpark(q);
-	outcome = run(q, budget_ns, linger_ns, loop_fd);
+}
+
+int queue_give(struct queue *q, int outcome)
+{
+	int error;
+
 	if (outcome == UDPB_TURN_TUN_GONE) {
 		arm_timer(q, 0); /* the set stays without the fds: a dead TUN cannot keep the event loop awake */
 		return outcome;
 	}
 	error = park(q);
 	return error ? error : outcome;
+}
+
+int queue_turn(struct queue *q, int64_t budget_ns, int64_t linger_ns, int loop_fd)
+{
+	queue_take(q);
+	return queue_give(q, queue_run(q, budget_ns, linger_ns, loop_fd));
 }
 
 int queue_flush(struct queue *q)

@@ -50,6 +50,13 @@ uint32_t queue_offloads(const struct queue *queue); /* UDPB_OFFLOAD_* in use */
 /* As udpb_queue_flush. */
 int queue_flush(struct queue *queue);
 
+/* The three parts of a turn. `queue_take` takes the waiting away from the event loop; then `queue_run` until the TUN is gone,
+ * the queue has nothing to do or the budget is used up: UDPB_TURN_*, as often as one likes; `queue_give` gives the waiting
+ * back and returns what the last run did, or -errno. A run makes no system calls but those that `guard` allows. */
+void queue_take(struct queue *queue);
+int queue_run(struct queue *queue, int64_t budget_ns, int64_t linger_ns, int loop_fd);
+int queue_give(struct queue *queue, int outcome);
+
 /* As udpb_turn. */
 int queue_turn(struct queue *queue, int64_t budget_ns, int64_t linger_ns, int loop_fd);
 

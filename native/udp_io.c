@@ -3,10 +3,9 @@
 
 #include <errno.h>
 #include <linux/errqueue.h>
-#include <linux/sockios.h>
+#include <linux/sock_diag.h>
 #include <netinet/udp.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "udpb.h"
@@ -24,11 +23,13 @@ static void set_buffer(int fd, int forced, int plain, int bytes)
 		(void)setsockopt(fd, SOL_SOCKET, plain, &bytes, sizeof(bytes));
 }
 
+/* What SIOCOUTQ says too; this way no thread that moves packets needs ioctl, which can do anything. */
 static int queued(int fd)
 {
-	int bytes = 0;
+	uint32_t memory[SK_MEMINFO_VARS] = { 0 };
+	socklen_t length = sizeof(memory);
 
-	return ioctl(fd, SIOCOUTQ, &bytes) < 0 ? -errno : bytes;
+	return getsockopt(fd, SOL_SOCKET, SO_MEMINFO, memory, &length) < 0 ? -errno : (int)memory[SK_MEMINFO_WMEM_ALLOC];
 }
 
 /* What a socket of either kind needs. A queued error keeps an fd ready until somebody reads the error queue: nobody does. */
@@ -66,20 +67,27 @@ static int set_up(struct udp_io *io, int fd, uint32_t off, int errors, int recei
 
 int udp_io_open(struct udp_io *io, int fd, uint32_t off)
 {
-	return set_up(io, fd, off, 0, BUFFER_BYTES, BUFFER_BYTES);
+	struct sockaddr_in bound = { 0 };
+	socklen_t length = sizeof(bound);
+	int error = set_up(io, fd, off, 0, BUFFER_BYTES, BUFFER_BYTES);
+
+	if (error)
+		return error;
+	if (getsockname(fd, (struct sockaddr *)&bound, &length) < 0)
+		return -errno;
+	io->bound_address_be = bound.sin_addr.s_addr;
+	io->bound_port_be = bound.sin_port;
+	return 0;
 }
 
 /* Binds to the port of `model` on an address that nobody sends to; loopback need not be up. */
-static int bind_beside(int fd, const struct udp_io *model, uint32_t *source_be)
+static int bind_beside(int fd, const struct udp_io *model)
 {
-	struct sockaddr_in address;
-	socklen_t length = sizeof(address);
+	struct sockaddr_in address = { .sin_family = AF_INET, .sin_port = model->bound_port_be };
 	int on = 1;
 
-	if (getsockname(model->fd, (struct sockaddr *)&address, &length) < 0 ||
-	    setsockopt(fd, IPPROTO_IP, IP_FREEBIND, &on, sizeof(on)) < 0)
+	if (setsockopt(fd, IPPROTO_IP, IP_FREEBIND, &on, sizeof(on)) < 0)
 		return -errno;
-	*source_be = address.sin_addr.s_addr;
 	for (uint32_t i = 0; i < BESIDE_TRIES; i++) {
 		address.sin_addr.s_addr = htonl(BESIDE_ADDRESS + (i << 16) + ((uint32_t)fd & 0xffff));
 		if (bind(fd, (struct sockaddr *)&address, sizeof(address)) == 0)
@@ -91,7 +99,6 @@ static int bind_beside(int fd, const struct udp_io *model, uint32_t *source_be)
 int udp_io_open_beside(struct udp_io *io, const struct udp_io *model, uint32_t buffer_bytes)
 {
 	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	uint32_t source_be = 0;
 	int error;
 
 	if (fd < 0)
@@ -99,12 +106,12 @@ int udp_io_open_beside(struct udp_io *io, const struct udp_io *model, uint32_t b
 	/* Errors of a path are looked up by the address that the datagram left from: only a qdisc's come here. */
 	error = set_up(io, fd, UDPB_OFFLOAD_UDP_GRO, 1, 0, (int)buffer_bytes);
 	if (!error)
-		error = bind_beside(fd, model, &source_be);
+		error = bind_beside(fd, model);
 	if (error) {
 		close(fd);
 		return error;
 	}
-	io->source_be = source_be;
+	io->source_be = model->bound_address_be;
 	io->segments_max = model->segments_max;
 	return 0;
 }
@@ -245,12 +252,13 @@ static int read_mtu(int fd)
 			uint8_t bytes[CMSG_SPACE(sizeof(struct sock_extended_err) + sizeof(struct sockaddr_in))];
 			struct cmsghdr align;
 		} control;
-		struct msghdr message = { .msg_control = control.bytes, .msg_controllen = sizeof(control) };
+		struct mmsghdr read = { .msg_hdr = { .msg_control = control.bytes, .msg_controllen = sizeof(control) } };
+		struct msghdr *message = &read.msg_hdr;
 		struct sock_extended_err error;
 
-		if (recvmsg(fd, &message, MSG_ERRQUEUE | MSG_DONTWAIT) < 0)
+		if (recvmmsg(fd, &read, 1, MSG_ERRQUEUE | MSG_DONTWAIT, NULL) < 0)
 			break;
-		for (struct cmsghdr *header = CMSG_FIRSTHDR(&message); header; header = CMSG_NXTHDR(&message, header)) {
+		for (struct cmsghdr *header = CMSG_FIRSTHDR(message); header; header = CMSG_NXTHDR(message, header)) {
 			if (header->cmsg_level != IPPROTO_IP || header->cmsg_type != IP_RECVERR)
 				continue;
 			memcpy(&error, CMSG_DATA(header), sizeof(error));
@@ -264,6 +272,7 @@ static int read_mtu(int fd)
 
 int udp_io_probe(int fd, struct msghdr *message)
 {
+	struct mmsghdr sent = { .msg_hdr = *message };
 	int on = 1, off = 0, before = 0, result;
 	socklen_t length = sizeof(int);
 
@@ -273,7 +282,7 @@ int udp_io_probe(int fd, struct msghdr *message)
 	    setsockopt(fd, IPPROTO_IP, IP_RECVERR, &on, sizeof(on)) < 0)
 		return -errno;
 	do {
-		result = sendmsg(fd, message, MSG_DONTWAIT) < 0 ? -errno : 0;
+		result = sendmmsg(fd, &sent, 1, MSG_DONTWAIT) < 0 ? -errno : 0;
 	} while (result == -EINTR);
 	if (result == -EMSGSIZE)
 		result = read_mtu(fd);

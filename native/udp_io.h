@@ -23,6 +23,8 @@
 struct udp_io {
 	int fd;
 	uint32_t buffer_bytes; /* of datagrams that have not left, with what the kernel adds to each: it takes no more beyond */
+	uint32_t bound_address_be; /* what the fd is bound to; not told where it is beside another */
+	uint16_t bound_port_be;
 	uint32_t source_be;    /* the address datagrams leave from, where the fd is bound to another; else 0 */
 	_Atomic uint32_t segments_max; /* datagrams that one message may be cut into; 1: no UDP_SEGMENT. As offloads of tun_io */
 	uint32_t segments_doubted; /* what segments_max was before a downgrade that no message has confirmed yet; or 0 */
@@ -47,7 +49,7 @@ int udp_io_open(struct udp_io *io, int fd, uint32_t off);
  * from a network ever looks it up; what it sends gets its source by IP_PKTINFO (ip(7)). */
 int udp_io_open_beside(struct udp_io *io, const struct udp_io *model, uint32_t buffer_bytes);
 
-/* Bytes charged for datagrams that have not left the host (SIOCOUTQ); 0 where they cannot be told. */
+/* Bytes charged for datagrams that have not left the host (SO_MEMINFO); 0 where they cannot be told. */
 uint32_t udp_io_queued(const struct udp_io *io);
 
 /* Receives up to `count` datagrams. Returns how many, or -errno: -EAGAIN when there is none. */

@@ -49,6 +49,7 @@ struct udpb_config {
 	uint32_t source_check;     /* UDPB_SOURCE_* */
 	uint32_t copy_dscp;        /* not 0: datagrams get their packet's DSCP, and not only its ECN */
 	uint32_t offloads_off;     /* UDPB_OFFLOAD_* that are not to be used, whatever the kernel grants */
+	uint32_t guard;            /* not 0: udpb_run turns its queue in a thread under a seccomp filter, where the kernel has that */
 	uint8_t tun_address6[16];  /* of flannel0, likewise; all zero: it has none, and no ICMPv6 error is sent */
 };
 
@@ -131,6 +132,17 @@ int udpb_run(struct udpb *u, uint32_t queue, int stop_fd);
 /* The same once `go_fd` (an eventfd; borrowed) is readable: a thread that waits here for a queue to be opened needs nothing
  * but the processor to turn it. */
 int udpb_run_when(struct udpb *u, uint32_t queue, int go_fd, int stop_fd);
+
+/* Takes all capabilities but these (a bit set, 1 << CAP_*) from the calling thread and from what it starts later, and makes
+ * sure that no program it starts gets more. Returns 0 or a negative errno. */
+int udpb_limit_rights(uint64_t capabilities);
+
+/* Whether the queue is turned under a seccomp filter now: 1; 0 where no udpb_run turns it, or none is asked for; the negative
+ * errno for which there is none. */
+int udpb_guard(const struct udpb *u, uint32_t queue);
+
+/* How many system calls such filters have refused in this process; the number of the last one in `last_call`. Should be 0. */
+uint64_t udpb_calls_refused(int *last_call);
 
 uint32_t udpb_counters(void); /* how many counters there are */
 

@@ -68,6 +68,7 @@ FLAGS = {
     "workers": Flag("workers", "N", "threads that move packets, or auto; 0 (default): one queue, see --nice"),
     "worker-cpus": Flag("worker_cpus", "LIST", "cores to bind these threads to, in turn, like 0,2-3"),
     "nice": Flag("nice", "NICE", "nice value of the threads that move packets (default -15); 0: an ordinary one"),
+    "seccomp": Flag("seccomp", "", "those threads can only make the system calls they need (default true)"),
     "source-ports": Flag("source_ports", "N", "further UDP ports to send from, chosen by flow (default 0)"),
     "copy-dscp": Flag("copy_dscp", "", "datagrams get the DSCP of the packet in them"),
     "offloads": Flag("offloads_off", "LIST", "switch some, like udp-coalesce=on,tso=off (default udp-coalesce=off)"),

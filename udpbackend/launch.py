@@ -11,6 +11,7 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
+from udpbackend.dataplane import rights
 from udpbackend.dataplane.inherit import begin
 from udpbackend.errors import HostError
 from udpbackend.notify import barrier, notify
@@ -21,7 +22,9 @@ READY = b"ready"
 
 def run(settings: Settings, ready: Callable[[], None] | None = None) -> int:
     """Runs the daemon to its end. What another process has left moves packets before anything else is loaded."""
+    refused = rights.limit(settings)
     inherited = begin(settings, os.environ)
+    inherited.notes += [refused] if refused else []
     try:
         from udpbackend.daemon import run as run_daemon  # noqa: PLC0415 half a second that no packet shall wait for
 

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from udpbackend import __version__
 from udpbackend.backends.backend import Backend, BackendFacts
 from udpbackend.dataplane.inherit import Inheritance
+from udpbackend.dataplane.rights import held
 from udpbackend.findings.watch import HostWatch
 from udpbackend.host.rules import HostRules
 from udpbackend.model import Endpoint, Lease, NetworkConfig, Snapshot
@@ -88,6 +89,7 @@ class Running:
             overlay=seen.overlay,
             offloads=seen.offloads,
             movers=seen.movers,
+            rights=held(),
             registry=self._registry(),
             nodes=self._sorted_out(),
             routes=seen.routes,

@@ -23,7 +23,7 @@ ETCD_ENDPOINTS = ("http://127.0.0.1:4001", "http://127.0.0.1:2379")
 MAY_DIFFER = frozenset(
     {
         *("verbosity", "healthz_ip", "healthz_port", "iptables_resync", "subnet_lease_renew_margin"),
-        *("replace", "cleanup_on_exit", "ui"),
+        *("replace", "cleanup_on_exit", "ui", "seccomp"),
         *("etcd_keyfile", "etcd_certfile", "etcd_cafile", "etcd_username", "etcd_password"),
         *("kube_api_url", "kubeconfig_file"),
     }
@@ -135,6 +135,9 @@ class Settings:
 
     nice: int = NICE
     """Of the threads that move packets, -20 to 0; the control plane keeps that of the process."""
+
+    seccomp: bool = True
+    """Whether those threads run under a filter of system calls, where the kernel has that."""
 
     source_ports: int = 0
     """Further UDP ports to send from, 0 to 15, so that the receiver's card and kernel can spread flows."""

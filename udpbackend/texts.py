@@ -200,6 +200,7 @@ READERS: dict[str, Callable[[str], Any]] = {
     "ip_masq": go_bool,
     "ip_masq_fully_random_disable": go_bool,
     "replace": go_bool,
+    "seccomp": go_bool,
     "iptables_forward_rules": go_bool,
     "iptables_resync": _between(1, LONGEST_RESYNC_S, "seconds"),
     "ip_blackhole_route": go_bool,

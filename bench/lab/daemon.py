@@ -54,8 +54,11 @@ def carried(status: dict[str, Any]) -> Carried:
 
 
 def unbalanced(status: dict[str, Any]) -> list[str]:
-    """Where received is not delivered + dropped yet, or not at all: a sentence for each, none when all is well."""
-    found = []
+    """Where received is not delivered + dropped yet, or not at all: a sentence for each, none when all is well.
+
+    And, because every path of the dataplane is run by one test or another: what the seccomp filter has refused.
+    """
+    found = [it for it in status["verdict"]["reasons"] if "seccomp filter refused" in it]
     for direction, terms in sorted(status["law"].items()):
         if terms["in_flight"]:
             found.append(f"{direction}: {terms['in_flight']} packets still in flight")

@@ -59,6 +59,18 @@ class UdpOrdinary(Udp):
         return Overlay(self.lab, "--nice=0")
 
 
+class UdpUnfiltered(Udp):
+    """Beside `Udp`: what the filter of system calls costs."""
+
+    name = "udp-seccomp-off"
+    what = "udp-backend with --seccomp=false: no filter of system calls"
+    against = Udp.name
+
+    def make_overlay(self) -> Overlay:
+        """The daemons, not yet started."""
+        return Overlay(self.lab, "--seccomp=false")
+
+
 class UdpMerging(Udp):
     """Beside `Udp`: what it costs to deliver UDP datagrams one by one."""
 

@@ -30,6 +30,7 @@ class Scene:
     b: Host
     tally: Tally
     """Host a's."""
+    overlay: Overlay
 
     def path_mtu(self) -> int | None:
         """What a's daemon believes of the path to b."""
@@ -43,7 +44,7 @@ def running(lab: Lab, *arguments: str) -> Iterator[Scene]:
     with lab, Overlay(lab, *arguments) as overlay:
         overlay.start_all()
         a, b = lab.hosts
-        yield Scene(lab, a, b, Tally(overlay, a))
+        yield Scene(lab, a, b, Tally(overlay, a), overlay)
         overlay.stop_all()
 
 

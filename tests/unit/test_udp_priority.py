@@ -60,7 +60,7 @@ def test_the_only_queue_has_a_thread_of_its_own_where_its_priority_is_granted(de
         made = device(nice=NICE)
         made.start()
         assert await asyncio.to_thread(made._dataplane.running.wait, 10)
-        assert made.movers == Movers(threads=1, nice=NICE)
+        assert made.movers == Movers(threads=1, nice=NICE, unfiltered="--seccomp=false")
         async with made.lent():
             pass
         made._lent_until = 0.0
@@ -92,7 +92,31 @@ def test_nice_0_asks_for_nothing(device):
     async def check():
         made = device(nice=0)
         made.start()
-        assert made.movers == Movers(threads=0, nice=own_nice())
+        assert made.movers == Movers(threads=0, nice=own_nice(), unfiltered="--seccomp=false")
+        await made.close()
+
+    uvloop.run(check())
+
+
+def test_the_session_is_raised_though_the_kernel_wants_to_be_asked_again(device, monkeypatch):
+    refusals = [BlockingIOError(), BlockingIOError()]
+    told = asyncio.Event()
+
+    def raise_session():
+        if refusals:
+            raise refusals.pop()
+        asyncio.get_running_loop().call_soon(told.set)
+        return -5
+
+    monkeypatch.setattr(udp_device, "granted", priority.Priority)
+    monkeypatch.setattr(udp_device, "raise_session", raise_session)
+    monkeypatch.setattr(udp_device, "SESSION_PAUSE_S", 0.01)
+
+    async def check():
+        made = device(nice=NICE)
+        made.start()
+        await asyncio.wait_for(told.wait(), 10)
+        assert made.movers.session_nice == -5
         await made.close()
 
     uvloop.run(check())

@@ -115,6 +115,10 @@ class Movers:
     """That of the daemon's session, where it was raised."""
     refused: str = ""
     """Why it is not the one that was asked for."""
+    filtered: int = 0
+    """How many of the threads run under a seccomp filter."""
+    unfiltered: str = ""
+    """Why not all of them do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

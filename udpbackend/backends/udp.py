@@ -19,7 +19,7 @@ from msgspec import structs
 from udpbackend import __version__
 from udpbackend.backends.backend import NO_PEERS, BackendFacts, Context, KernelDrop, Overlay
 from udpbackend.backends.udp_config import UdpOptions
-from udpbackend.backends.udp_device import Device, Plan, refuse_others_device
+from udpbackend.backends.udp_device import Device, Plan, refuse_others_device, refused_calls
 from udpbackend.backends.udp_drops import KERNEL_DROPS
 from udpbackend.backends.udp_sockets import Sockets
 from udpbackend.backends.udp_table import pack_table
@@ -318,6 +318,7 @@ class UdpBackend:
             problems=(
                 *(self._device.problems if self._device else ()),
                 *([self._underlay_problem] if self._underlay_problem else []),
+                *refused_calls(),
             ),
             routes=self._routes,
             kept_by="service manager" if self._kept else "device",

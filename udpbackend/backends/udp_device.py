@@ -14,8 +14,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from udpbackend.backends.backend import Movers
-from udpbackend.dataplane.native import Dataplane, steer
-from udpbackend.dataplane.priority import Priority, granted, raise_session
+from udpbackend.dataplane.native import Dataplane, calls_refused, steer
+from udpbackend.dataplane.priority import SESSION_PAUSE_S, Priority, granted, raise_session
 from udpbackend.dataplane.pump import Pump
 from udpbackend.dataplane.tun import TunQueue, open_tun
 from udpbackend.dataplane.worker import Worker
@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 RETRY_S = (1.0, 5.0)
 """First and longest wait before flannel0 is made once more: a try that is refused costs two milliseconds."""
 
+SESSION_TRIES = 30
 LENT_S = 2.0
 """How long a thread keeps the queue at least, after the work for which it was lent."""
 
@@ -41,6 +42,15 @@ async def refuse_others_device(link: OverlayLink) -> bool:
     if state.presence is Presence.IN_USE:
         raise HostError(f"{link.name} is in use by another udp-backend: stop it first")
     return state.presence is Presence.ABSENT
+
+
+def refused_calls() -> tuple[str, ...]:
+    """What to say when a thread that moves packets has tried a system call that its filter does not let pass."""
+    count, last = calls_refused()
+    if not count:
+        return ()
+    times = "a system call" if count == 1 else f"{count} system calls"
+    return (f"the seccomp filter refused {times} of a thread that moves packets, the last one number {last}",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,14 +178,36 @@ class Device:
         raised = self._priority.nice < os.getpriority(os.PRIO_PROCESS, 0)
         self._threads = self._plan.workers or raised
         if raised:
+            self._raise_session()
+
+    def _raise_session(self, tries: int = SESSION_TRIES) -> None:
+        try:
             self._session = raise_session()
+        except BlockingIOError:  # another daemon's start was just before ours
+            if tries:
+                asyncio.get_running_loop().call_later(SESSION_PAUSE_S, self._raise_session, tries - 1)
 
     @property
     def movers(self) -> Movers:
         """Who moves the packets now."""
         threads = sum(isinstance(it, Worker) for it in self._turners)
         it = self._priority
-        return Movers(threads=threads, nice=it.nice, session_nice=self._session, refused=it.refused)
+        guards = [self._dataplane.guard(queue) for queue in range(len(self._turners))]
+        return Movers(
+            threads=threads,
+            nice=it.nice,
+            session_nice=self._session,
+            refused=it.refused,
+            filtered=guards.count(1),
+            unfiltered=self._unfiltered(guards, threads),
+        )
+
+    def _unfiltered(self, guards: Sequence[int], threads: int) -> str:
+        if not self._dataplane.guarded:
+            return "--seccomp=false"
+        if not threads:
+            return "the event loop makes other system calls, too"
+        return next((f"not granted ({os.strerror(-it)})" for it in guards if it < 0), "")
 
     def _watched(self, worker: Worker) -> Worker:
         worker.watch(asyncio.get_running_loop().call_soon_threadsafe, self._ended)

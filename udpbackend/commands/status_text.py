@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from udpbackend.commands.status_change import Change, PeerRates, title
 from udpbackend.commands.table import Palette, binary, decimal, printable, table
-from udpbackend.observe.report import Counter, KernelDrops, Peer, Report, Terms, age
+from udpbackend.observe.report import Counter, KernelDrops, Movers, Peer, Report, Terms, age
 
 PEERS_SHOWN = 20
 """Rows of the peer table without -o wide."""
@@ -57,6 +57,7 @@ def _network(report: Report, *, wide: bool) -> list[str]:
             "REVISION": registry.revision,
             "LOOP-LAG": f"{report.loop.lag_s * 1000:.1f}ms",
             "IF-KILLED": IF_KILLED.get(report.restart.kept_by or ""),
+            "CAPABILITIES": ",".join(report.rights.capabilities) if report.rights else None,
             "VERSION": report.version,
         }
     return table(list(row), [list(row.values())])
@@ -154,7 +155,13 @@ def _movers(report: Report) -> Iterator[str]:
         who = f"{it.threads} thread{'s' * (it.threads > 1)} of their own" if it.threads else "the event loop"
         why = f": {printable(it.refused)}" if it.refused else ""
         session = "" if it.session_nice is None else f" in a session of nice {it.session_nice}"
-        yield f"moved by {who}, nice {it.nice}{session}{why}"
+        yield f"moved by {who}, nice {it.nice}{session}{why}{_filter(it)}"
+
+
+def _filter(movers: Movers) -> str:
+    if movers.unfiltered:
+        return f"; without a seccomp filter: {printable(movers.unfiltered)}"
+    return "; under a seccomp filter" if movers.filtered else ""
 
 
 def _law(name: str, terms: Terms, palette: Palette) -> str:

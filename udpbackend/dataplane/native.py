@@ -176,11 +176,13 @@ class Options(NamedTuple):
     """Whether datagrams get their packet's DSCP; its ECN they always get."""
     offloads_off: Collection[str] = ()
     """Names of offloads that are not to be used, whatever the kernel grants."""
+    guard: bool = False
+    """Whether threads that only turn queues run under a seccomp filter, where the kernel has that."""
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
         """Those among all settings."""
-        return cls(settings.source_check, settings.copy_dscp, settings.offloads_off)
+        return cls(settings.source_check, settings.copy_dscp, settings.offloads_off, settings.seccomp)
 
 
 class Dataplane:
@@ -199,6 +201,9 @@ class Dataplane:
         config.tun_address6 = tun_address6.packed if tun_address6 else bytes(16)
         config.source_check = SOURCE_CHECKS[options.source_check]
         config.copy_dscp = options.copy_dscp
+        self.guarded = bool(options.guard)
+        """Whether a seccomp filter was asked for."""
+        config.guard = options.guard
         config.offloads_off = sum(bit for bit, name in OFFLOADS.items() if name in options.offloads_off)
         out = ffi.new("struct udpb **")
         _check(lib.udpb_new(config, out), "start the dataplane")
@@ -256,6 +261,10 @@ class Dataplane:
         """The same once `go_fd` is readable; without the GIL from the call on."""
         return int(lib.udpb_run_when(self._handle, queue, go_fd, stop_fd))
 
+    def guard(self, queue: int) -> int:
+        """1 while a queue is turned under a seccomp filter, a negative errno where none is to be had, else 0."""
+        return int(lib.udpb_guard(self._handle, queue))
+
     def counters(self) -> list[int]:
         """Every counter's value, in the order of `counter_infos`."""
         count = lib.udpb_counters()
@@ -289,6 +298,12 @@ class Dataplane:
         """Goes on from `PeerRows.packed` of another process of this version; how many of them are peers still."""
         table = ffi.from_buffer("struct udpb_peer[]", rows)
         return int(lib.udpb_restore_peers(self._handle, table, len(rows) // ROW_BYTES))
+
+
+def calls_refused() -> tuple[int, int]:
+    """How many system calls those filters have refused in this process, and the number of the last one."""
+    last = ffi.new("int *")
+    return int(lib.udpb_calls_refused(last)), int(last[0])
 
 
 def steer(tun_fd: int) -> str | None:

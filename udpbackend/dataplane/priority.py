@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 SESSION_NICE = -5
 """Three times the weight of another session: what a moment of long Python takes from others stays small."""
+SESSION_PAUSE_S = 0.1
 SESSION = Path("/proc/self/autogroup")
 
 
@@ -72,7 +73,9 @@ def granted(nice: int) -> Priority:
 def raise_session(nice: int = SESSION_NICE) -> int | None:
     """Raises the session if it is ours alone: its nice value then; None where it is not, or the kernel has none.
 
-    A daemon that was started from a shell shares the session of that shell, which is not ours to raise.
+    A daemon that was started from a shell shares the session of that shell, which is not ours to raise. Raises
+    BlockingIOError where the kernel wants to be asked again: without CAP_SYS_ADMIN it lets one such change pass in
+    SESSION_PAUSE_S, on the whole host.
     """
     if os.getsid(0) != os.getpid():
         return None
@@ -80,6 +83,8 @@ def raise_session(nice: int = SESSION_NICE) -> int | None:
         if _session_nice() > nice:
             SESSION.write_text(str(nice), encoding="ascii")
         return _session_nice()
+    except BlockingIOError:
+        raise
     except (OSError, ValueError, IndexError):  # no such file, no right to it, or other words than today's
         return None
 

@@ -48,6 +48,7 @@ def build(facts: Facts, *, peers_max: int = sys.maxsize) -> report.Report:
             kept_by=facts.kept_by,
             inherited_age_s=None if facts.inherited_age_s is None else round(facts.inherited_age_s, 3),
         ),
+        rights=_rights(facts),
     )
 
 
@@ -122,7 +123,21 @@ def _movers(facts: Facts) -> report.Movers | None:
     it = facts.movers
     if it is None:
         return None
-    return report.Movers(threads=it.threads, nice=it.nice, session_nice=it.session_nice, refused=it.refused or None)
+    return report.Movers(
+        threads=it.threads,
+        nice=it.nice,
+        session_nice=it.session_nice,
+        refused=it.refused or None,
+        filtered=it.filtered,
+        unfiltered=it.unfiltered or None,
+    )
+
+
+def _rights(facts: Facts) -> report.Rights | None:
+    if facts.rights is None:
+        return None
+    capabilities, no_new_privs = facts.rights
+    return report.Rights(capabilities=list(capabilities), no_new_privs=no_new_privs)
 
 
 def _registry(facts: Facts) -> report.Registry:

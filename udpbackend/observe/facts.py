@@ -19,6 +19,7 @@ from udpbackend.observe.report import Rates
 
 if TYPE_CHECKING:  # the C extension is not needed to describe its counters
     from udpbackend.dataplane.native import CounterInfo, LastError, PeerCounters
+    from udpbackend.dataplane.rights import Rights
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +68,8 @@ class Facts:
     offloads: tuple[str, ...] = ()
     movers: Movers | None = None
     """None for a backend that leaves its packets to the kernel."""
+    rights: Rights | None = None
+    """What this process may do."""
 
     registry: RegistryView
     nodes: Nodes = field(default_factory=Nodes)

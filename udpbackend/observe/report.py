@@ -162,6 +162,10 @@ class Movers(msgspec.Struct, frozen=True, kw_only=True):
     """Of the daemon's session, which counts where the kernel groups processes by it; null where it was left alone."""
     refused: str | None
     """Why it is not the value that was asked for."""
+    filtered: int = 0
+    """How many of the threads run under a seccomp filter of the system calls they need."""
+    unfiltered: str | None = None
+    """Why not all of them do; null without threads, too."""
 
 
 class Restart(msgspec.Struct, frozen=True, kw_only=True):
@@ -172,6 +176,15 @@ class Restart(msgspec.Struct, frozen=True, kw_only=True):
     queue, so they are lost until then; or the kernel moves them and nothing changes."""
     inherited_age_s: float | None
     """Not null while packets move by the routes of the daemon before: how old those are."""
+
+
+class Rights(msgspec.Struct, frozen=True, kw_only=True):
+    """What the process may do beyond what any other may."""
+
+    capabilities: list[str]
+    """Without `CAP_`; one that the daemon never needs as a number."""
+    no_new_privs: bool
+    """Whether no program that it starts can get more."""
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -203,6 +216,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     last_error_info: LastError | None = None
     """When `last_error` was, and what was counted for it."""
     restart: Restart = Restart(kept_by=None, inherited_age_s=None)
+    rights: Rights | None = None
 
 
 def age(seconds: float) -> str:
