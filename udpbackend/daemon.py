@@ -11,7 +11,7 @@ import gc
 import logging
 import signal
 import sys
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
@@ -204,9 +204,10 @@ class Daemon:
         if run.backend is None:
             logger.warning("nothing was started, so nothing is cleaned up: `udp-backend cleanup` finds what is left")
             return
-        await run.backend.remove()
-        if run.rules is not None:
-            await run.rules.remove()
+        steps = [run.backend.remove, *([run.rules.remove] if run.rules is not None else [])]
+        failures = [str(error) for step in steps if (error := await _failure(step)) is not None]
+        if failures:  # the subnet file stays: `udp-backend cleanup` knows by it what is still there
+            raise HostError(f"the overlay is not taken away: {'; '.join(failures)}; `udp-backend cleanup` tries again")
         remove_env(self._settings.subnet_file)
         logger.info("the overlay is taken away: device, routes, rules and %s", self._settings.subnet_file)
 
@@ -285,6 +286,15 @@ class _Claimed:
         held, self._held = self._held, None
         if held is not None:
             held.release()
+
+
+async def _failure(step: Callable[[], Awaitable[None]]) -> HostError | None:
+    """Takes a step that others do not depend on."""
+    try:
+        await step()
+    except HostError as error:
+        return error
+    return None
 
 
 def _claim(claimed: _Claimed, run: Running, backend: Backend, config: NetworkConfig) -> tuple[str, ...]:

@@ -46,6 +46,7 @@ def reload(settings: Settings) -> int:
     if pid == 0:
         ours.close()
         os.setsid()
+        _let_go_of_input_and_output()
 
         def ready() -> None:
             with theirs:
@@ -62,6 +63,14 @@ def reload(settings: Settings) -> int:
             return 0
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     return status if status > 0 else 1  # it has written why
+
+
+def _let_go_of_input_and_output() -> None:
+    """Or who reads what `reload` writes would wait for the daemon's end. The log goes on where it went."""
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd in (0, 1):
+        os.dup2(null, fd)
+    os.close(null)
 
 
 def _answers(path: Path) -> bool:

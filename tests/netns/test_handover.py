@@ -1,11 +1,20 @@
 """A running daemon hands its queues to the next one: no packet is lost, whichever of the two dies on the way."""
 
 import json
+import os
+import shlex
 import signal
+import socket
+import struct
+from pathlib import Path
 
 import pytest
 from probe import probing
 from running import Log, counter
+
+from bench.lab import traffic
+from bench.lab.daemon import program
+from bench.lab.wait import until
 
 PATIENCE_S = 20.0
 STANDS_BY = "standing by until it has started"
@@ -158,3 +167,28 @@ def test_the_path_mtu_to_a_peer_is_still_known(make_overlay):
     hand_over(overlay, a)
     assert before == overlay.status(a)["peers"][0]["path_mtu"] == 1400
     assert counter(overlay, a, "tx_path_mtu_learned") == learned
+
+
+def test_who_reads_what_reload_writes_does_not_wait_for_the_new_daemon(make_overlay, tmp_path):
+    overlay = make_overlay()
+    a, b = overlay.lab.hosts
+    argv, old = overlay.process(a).argv, overlay.process(a)
+    flags = shlex.join(argv[argv.index(program()) + 1 :])
+    a.namespace.run("sh", "-c", f"{program()} reload {flags} 2>{tmp_path / 'log'} </dev/null")
+    new = answering(overlay.run_directory(a) / "subnet.sock")
+    try:
+        assert old.wait(PATIENCE_S) == 0
+        assert new != old.pid
+        assert traffic.ping(b.pod, a.pod_address).received
+    finally:
+        os.kill(new, signal.SIGTERM)
+    until(lambda: not Path(f"/proc/{new}").exists(), PATIENCE_S, "it does not end")
+    overlay.launch(a)
+    overlay.await_ready(a)
+
+
+def answering(path):
+    """The process that answers on a status socket."""
+    with socket.socket(socket.AF_UNIX) as asked:
+        asked.connect(str(path))
+        return struct.unpack("3i", asked.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]

@@ -28,7 +28,7 @@ from udpbackend.host.bulk import Bulk
 from udpbackend.host.entries import Route
 from udpbackend.host.leftovers import Which
 from udpbackend.host.netlink import failing
-from udpbackend.host.reconcile import Outcome, Scope, Way, reconcile, remove
+from udpbackend.host.reconcile import Outcome, Scope, Way, delete, reconcile, remove
 from udpbackend.model import Attributes, Lease, NetworkConfig, Prefix, Snapshot
 
 if TYPE_CHECKING:  # the C extension is not needed to count nothing
@@ -114,7 +114,7 @@ class HostGwBackend:
 
         async def work(_ip: Any) -> None:
             with failing("remove the routes"), Bulk() as bulk:
-                bulk.exchange([route.delete() for route in self._made])
+                delete(bulk, self._made)
 
         await self._netlink.call(work)
 
@@ -168,6 +168,7 @@ class HostGwBackend:
             outcome = await self._netlink.call(partial(self._reconcile, half=half))
             done += outcome.words()
             problems += [_refused(half.peers[place][0], error) for place, error in outcome.refused.items()]
+            problems += outcome.stays
             routes += len(half.peers) - len(outcome.refused)
             if self._starting:
                 self._made += [entry for entry in outcome.added if isinstance(entry, Route)]

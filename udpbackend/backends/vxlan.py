@@ -187,28 +187,28 @@ class VxlanBackend:
         for half, blocked in (_apart(it, links) for it in self._halves):
             problems += blocked
             try:
-                words, refused = await self._netlink.call(partial(self._reconcile, half=half))
+                words, refused, stays = await self._netlink.call(partial(self._reconcile, half=half))
             except HostError as error:
                 if self._starting:
                     raise
                 problems.append(str(error))
                 continue
             done += words
-            problems += refused
+            problems += refused + stays
             routes += len(half.peers) - len(refused)
         if problem := await underlay_problem(self._netlink, self._host.endpoint):
             problems.insert(0, problem)
         self._routes = routes
         return Look(done, problems)
 
-    async def _reconcile(self, ip: Any, half: Half) -> tuple[list[str], list[str]]:
-        """Runs in the netlink thread. What was done, and why which peers are not reached."""
+    async def _reconcile(self, ip: Any, half: Half) -> tuple[list[str], list[str], list[str]]:
+        """Runs in the netlink thread. What was done, why which peers are not reached, and what else was refused."""
         link, done = await vxlan_link.ensure(ip, half.vtep, tidy=self._starting)
         with failing("read the routing tables"), Bulk() as bulk:
             direct = _direct(bulk, half.peers) if self._host.options.direct_routing else {}
             outcome = reconcile(bulk, Scope(half.vtep.network, link), ways(half.peers, link, direct))
         refused = [not_reached(half.peers[place], error.strerror) for place, error in outcome.refused.items()]
-        return [*done, *outcome.words()], refused
+        return [*done, *outcome.words()], refused, outcome.stays
 
 
 def _apart(half: Half, links: Sequence[tuple[str, Prefix]]) -> tuple[Half, list[str]]:

@@ -16,6 +16,7 @@ from udpbackend.host import mark, rtnetlink
 from udpbackend.host.bulk import Bulk
 from udpbackend.host.entries import Route, dump_routes, read_route
 from udpbackend.host.netlink import Netlink, failing
+from udpbackend.host.reconcile import delete
 from udpbackend.model import Prefix
 
 
@@ -45,12 +46,12 @@ async def find_leftovers(netlink: Netlink, which: Which) -> tuple[str, ...]:
 
 
 async def remove_leftovers(netlink: Netlink, which: Which) -> tuple[str, ...]:
-    """Removes it; in words."""
+    """Removes it; in words. Raises HostError where something of it stays."""
 
     async def work(ip: Any) -> tuple[str, ...]:
         devices, routes = await _find(ip, which)
         with failing("remove routes"), Bulk() as bulk:
-            bulk.exchange([route.delete() for route in routes])
+            delete(bulk, routes)
         for device in devices:
             with failing(f"remove {device.name}"):
                 await ip.link("del", index=device.index)

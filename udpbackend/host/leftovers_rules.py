@@ -21,13 +21,13 @@ from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.netlink.rtnl import RTM_GETROUTE
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
-from udpbackend.errors import HostError
 from udpbackend.host import firewall, rtnetlink
 from udpbackend.host.blackhole import Blackhole
 from udpbackend.host.bulk import Bulk
 from udpbackend.host.entries import Route, dump_routes, read_route
 from udpbackend.host.leftovers_item import Leftover
 from udpbackend.host.netlink import Netlink, failing
+from udpbackend.host.reconcile import delete
 from udpbackend.model import Prefix
 
 FAMILIES = {4: AF_INET, 6: AF_INET6}
@@ -87,10 +87,7 @@ async def _ours(_ip: Any) -> list[Route]:
 
 async def _delete(_ip: Any, routes: Sequence[Route]) -> None:
     with failing("remove routes"), Bulk() as bulk:
-        answers = bulk.exchange([route.delete() for route in routes])
-    for route, answer in zip(routes, answers, strict=True):
-        if isinstance(answer, OSError) and answer.errno != errno.ESRCH:
-            raise HostError(f"cannot remove the {route}: {answer.strerror}")
+        delete(bulk, routes)
 
 
 async def _flannels(

@@ -118,8 +118,10 @@ class Netlink:
         self._thread.join()  # it has left its loop: microseconds
 
     async def _serve(self, work: Callable[[Any], Awaitable[T]]) -> T:
-        async with self._turn, AsyncIPRoute(strict_check=True, ext_ack=True) as ip:
-            return await work(ip)
+        # Work names its own errors. What it has forgotten, or the socket itself, must not end a daemon unnamed.
+        with failing("ask the kernel"):
+            async with self._turn, AsyncIPRoute(strict_check=True, ext_ack=True) as ip:
+                return await work(ip)
 
     # What follows runs in the thread.
 

@@ -12,12 +12,14 @@ what they needed goes last: no packet ever meets a route whose neighbour is miss
 
 from __future__ import annotations
 
+import errno
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import compress
 
-from udpbackend.host.bulk import Bulk
+from udpbackend.errors import HostError
+from udpbackend.host.bulk import Answer, Bulk
 from udpbackend.host.entries import (
     Entry,
     Forward,
@@ -34,6 +36,9 @@ from udpbackend.model import Prefix
 
 WORDS = {Route: "route", Neighbour: "neighbour entry", Forward: "forwarding entry"}
 PLURALS = {"route": "routes", "neighbour entry": "neighbour entries", "forwarding entry": "forwarding entries"}
+
+GONE = (errno.ESRCH, errno.ENOENT)
+"""What the kernel says to the deletion of what is not there: somebody else was faster."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +90,8 @@ class Outcome:
     removed: list[Entry] = field(default_factory=list)
     refused: dict[int, OSError] = field(default_factory=dict)
     """The place of a way -> the kernel's reason, its text with what could not be added."""
+    stays: list[str] = field(default_factory=list)
+    """What should be gone and is not, in words with the kernel's reason; the next look tries again."""
 
     def words(self) -> tuple[str, ...]:
         """What was done, in words; nothing if that was nothing."""
@@ -141,9 +148,20 @@ def plan(ways: Sequence[Way], seen: Seen) -> Plan:
     return found
 
 
-def remove(bulk: Bulk, scope: Scope) -> Outcome:
-    """Deletes all that is ours."""
-    return reconcile(bulk, scope, ())
+def remove(bulk: Bulk, scope: Scope) -> None:
+    """Deletes all that is ours. Raises HostError if something of it stays."""
+    _refuse(reconcile(bulk, scope, ()).stays)
+
+
+def delete(bulk: Bulk, entries: Sequence[Entry]) -> None:
+    """Deletes these. Raises HostError if one of them stays."""
+    _refuse(_stays(entries, bulk.exchange([entry.delete() for entry in entries])))
+
+
+def _refuse(stays: Sequence[str]) -> None:
+    if stays:
+        more = f", and {len(stays) - 1} more" if len(stays) > 1 else ""
+        raise HostError(f"{stays[0]}{more}")
 
 
 def _destination(route: Route) -> tuple[bytes, int, int]:
@@ -161,9 +179,19 @@ def _add(bulk: Bulk, entries: Sequence[tuple[int, Entry]], outcome: Outcome) -> 
 
 
 def _delete(bulk: Bulk, entries: Sequence[Entry], outcome: Outcome) -> None:
-    """Deletes what it can: an entry that stays is seen by the next look."""
+    """Deletes what it can."""
     answers = bulk.exchange([entry.delete() for entry in entries])
     outcome.removed += compress(entries, [not isinstance(answer, OSError) for answer in answers])
+    outcome.stays += _stays(entries, answers)
+
+
+def _stays(entries: Sequence[Entry], answers: Sequence[Answer]) -> list[str]:
+    """Words for what was not deleted though it is there."""
+    return [
+        f"cannot remove the {entry}: {answer.strerror}"
+        for entry, answer in zip(entries, answers, strict=True)
+        if isinstance(answer, OSError) and answer.errno not in GONE
+    ]
 
 
 def _take_back(bulk: Bulk, ways: Sequence[Way], outcome: Outcome) -> None:

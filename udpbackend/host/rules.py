@@ -70,6 +70,7 @@ class HostRules:
         self._resync_s = settings.iptables_resync
         self._lasting = Lasting()
         self._told: tuple[str, ...] = ()
+        self._missing: tuple[str, ...] = ()
         self._path: tuple[str, ...] = ()
         self._path_at: float | None = None
 
@@ -77,7 +78,7 @@ class HostRules:
     def problems(self) -> tuple[str, ...]:
         """What is wrong with them now, one clause each; that a host without iptables has no forward rules is not."""
         lasting = self._lasting.problems
-        return (*(it for it in self._told if self._plan.masquerade and it not in lasting), *lasting, *self._path)
+        return (*self._missing, *lasting, *self._path)
 
     async def start(self) -> None:
         """Puts the rules there. Raises HostError where pods would be lost without: masquerading was asked for.
@@ -102,7 +103,8 @@ class HostRules:
         kept_from = 0
         while True:
             await asyncio.sleep(self._resync_s)
-            problems = []
+            problems: list[str] = []
+            routes: list[str] = []
             parts: list[Firewall | Blackhole] = [self._firewall]
             if self._changes.is_set():  # a route does not vanish without a word of the kernel's
                 parts.append(self._blackhole)
@@ -117,19 +119,25 @@ class HostRules:
                     problems += [f"rules: {error}"] * (kept_from >= PATIENCE)
                 except HostError as error:
                     problems.append(f"rules: {error}")
+                    routes += problems[-1:] if part is self._blackhole else []
                     self._changes.set()
+            self._missing = tuple(problems if self._plan.masquerade else routes)
             self._note((*problems, *self._lasting.problems))
             await self._look_at_the_path()
 
     async def undo(self) -> None:
         """Takes back what a start that failed has made."""
-        await self._firewall.undo()
-        await self._blackhole.undo()
+        try:
+            await self._firewall.undo()
+        finally:
+            await self._blackhole.undo()
 
     async def remove(self) -> None:
         """Takes all of them away, but for other networks'."""
-        await firewall.remove(keep_others(self._networks))
-        await self._blackhole.remove()
+        try:
+            await firewall.remove(keep_others(self._networks))
+        finally:
+            await self._blackhole.remove()
 
     async def _apply(self, used: Sequence[Prefix]) -> None:
         told = False

@@ -61,10 +61,10 @@ async def find(ip: Any, vtep: Vtep) -> Found | None:
     """What there is; HostError for a device that is no VXLAN at all, which is somebody else's and left alone."""
     with failing(f"look at {vtep.name}"):
         link = await rtnetlink.link(ip, ifname=vtep.name)
-    if link is None:
-        return None
-    _refuse_other_kind(vtep.name, link)
-    return Found(link["index"], _mac(link), await _unfit(ip, vtep, link))
+        if link is None:
+            return None
+        _refuse_other_kind(vtep.name, link)
+        return Found(link["index"], _mac(link), await _unfit(ip, vtep, link))
 
 
 async def ensure(ip: Any, vtep: Vtep, *, tidy: bool = False) -> tuple[int, list[str]]:
