@@ -21,14 +21,17 @@ from udpbackend.backends import hostgw, keeper, udp, vxlan
 from udpbackend.commands.status import fetch
 from udpbackend.daemon import Daemon
 from udpbackend.dataplane.inherit import Inheritance
-from udpbackend.errors import UdpBackendError
-from udpbackend.host import bulk
+from udpbackend.errors import HostError, UdpBackendError
+from udpbackend.host import bulk, firewall_program
 from udpbackend.host import rules as host_rules
 from udpbackend.settings import Settings
 
 ERRORS = (
     errno.EPERM, errno.ENOMEM, errno.EBUSY, errno.EEXIST, errno.ENODEV, errno.ENOBUFS, errno.EINVAL,
 )  # fmt: skip
+REFUSED, BUSY, LATE = "refused", "busy", "late"
+MISHAPS = (REFUSED, BUSY, LATE)
+"""Of a program: it fails, another one holds its lock, or it does its work and does not end."""
 SETTLES_S = 15.0
 PAUSE_S = 0.05
 RESYNC_S = 0.3
@@ -49,9 +52,12 @@ class Faults:
     """Counts requests while it is armed; refuses the one whose turn is `at`, with `code`."""
 
     at: int = 0
-    code: int = 0
+    code: int | str = 0
+    """Of ERRORS, or of MISHAPS."""
     backend: str = ""
     """For whose sake: the scenarios need it."""
+    rules: str = ""
+    """`iptables` or `nftables`: programs are counted and fail, not requests."""
     armed: bool = False
     seen: list[str] = field(default_factory=list)
 
@@ -76,7 +82,34 @@ class Faults:
 
     @contextmanager
     def between(self):
-        """Everything that the process asks of the kernel's tables passes here meanwhile."""
+        """Everything that the process asks of the kernel's tables, or of these programs, passes here meanwhile."""
+        with self._programs() if self.rules else self._requests():
+            yield self
+
+    @contextmanager
+    def _programs(self):
+        run = firewall_program.run
+
+        def failing_run(program, *arguments, text=""):
+            command = " ".join((program, *arguments))
+            if self.armed:
+                reads = any(it in arguments for it in ("-S", "list", "-V")) or program.endswith("-save")
+                self.seen.append(f"GET {command}" if reads else command)
+            if not self.armed or len(self.seen) != self.at:
+                return run(program, *arguments, text=text)
+            if self.code == LATE:
+                run(program, *arguments, text=text)
+                raise HostError(f"`{command}` has not ended within a test's time")
+            if self.code == BUSY:
+                words = f"Another app is currently {firewall_program.BUSY_WORDS}"
+                return firewall_program.Ended(command, firewall_program.BUSY_STATUS, "", words)
+            return firewall_program.Ended(command, 1, "", "refused by a test")
+
+        with mock.patch.object(firewall_program, "run", failing_run):
+            yield
+
+    @contextmanager
+    def _requests(self):
         send, exchange, dump = NetlinkRequest.send, bulk.Bulk._exchange, bulk.Bulk._dump
 
         async def refusing_send(request):
@@ -106,7 +139,7 @@ class Faults:
             mock.patch.object(bulk.Bulk, "_exchange", refusing_exchange),
             mock.patch.object(bulk.Bulk, "_dump", refusing_dump),
         ):
-            yield self
+            yield
 
 
 def name(kind):
@@ -127,15 +160,19 @@ PICTURE = (
     ("ip", "-j", "neighbour", "show", "nud", "permanent"),
     ("bridge", "-j", "fdb"),
 )
+RULES = (("iptables-save",), ("ip6tables-save",), ("nft", "--stateless", "list", "ruleset"))
 
 
-def picture(directory):
-    """What a run can have changed, without what changes by itself."""
+def picture(directory, *, rules=False):
+    """What a run can have changed, without what changes by itself; with the rules of iptables and nft if asked."""
     found = {}
     for command in PICTURE:
         rows = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout or "[]")
         found[" ".join(command)] = sorted(json.dumps(plain(row), sort_keys=True) for row in rows)
     file = directory / "subnet.env"
+    for command in RULES if rules else ():
+        lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+        found[" ".join(command)] = [it.strip() for it in lines if "flannel" in it.lower() or it.startswith("-A")]
     found["subnet.env"] = [file.read_text()] if file.exists() else []
     return found
 
@@ -171,7 +208,7 @@ def lay_out():
         subprocess.run(["ip", *words.split()], check=True)
 
 
-def registry(directory, backend, nodes="ab"):
+def registry(directory, faults, nodes="ab"):
     """Writes the static registry in one step; which nodes are in it."""
     entries = [
         {"Name": it, "PublicIP": NODES[it][0], "PublicIPv6": NODES[it][0].replace("192.168.77.", "fd77::"),
@@ -179,8 +216,8 @@ def registry(directory, backend, nodes="ab"):
         for it in nodes
     ]  # fmt: skip
     document = {
-        "Network": "10.5.0.0/16", "EnableIPv6": True, "IPv6Network": "fd05::/48", "Backend": {"Type": backend},
-        "Nodes": entries,
+        "Network": "10.5.0.0/16", "EnableIPv6": True, "IPv6Network": "fd05::/48",
+        "Backend": {"Type": faults.backend}, "EnableNFTables": faults.rules == "nftables", "Nodes": entries,
     }  # fmt: skip
     new = directory / "new"
     new.write_text(json.dumps(document))
@@ -190,12 +227,12 @@ def registry(directory, backend, nodes="ab"):
 class Running:
     """A daemon in this process and on this loop."""
 
-    def __init__(self, directory: Path, **more: object) -> None:
+    def __init__(self, directory: Path, faults: Faults, **more: object) -> None:
         self.directory = directory
         self.settings = Settings(
             iface=("eth0",), subnet_file=directory / "subnet.env", static_subnets=directory / "nodes.json",
-            node_name="a", iptables_forward_rules=False, ip_blackhole_route=True, nice=0,
-            iptables_resync=RESYNC_S, **more,
+            node_name="a", iptables_forward_rules=bool(faults.rules), ip_masq=bool(faults.rules),
+            ip_blackhole_route=True, nice=0, iptables_resync=RESYNC_S, **more,
         )  # fmt: skip
         self._daemon = Daemon(self.settings, Inheritance(), None)
         self.task = asyncio.create_task(self._daemon.main())
@@ -242,12 +279,12 @@ def hasty():
         yield
 
 
-async def becomes(directory, wanted):
+async def becomes(directory, wanted, *, rules=False):
     """Waits until the namespace looks so; what differs in the end."""
-    left = difference(wanted, picture(directory))
+    left = difference(wanted, picture(directory, rules=rules))
     with suppress(TimeoutError):
         async with asyncio.timeout(SETTLES_S):
             while left:
                 await asyncio.sleep(PAUSE_S)
-                left = difference(wanted, picture(directory))
+                left = difference(wanted, picture(directory, rules=rules))
     return left

@@ -9,10 +9,11 @@ import asyncio
 import errno
 import json
 import os
+from dataclasses import replace
 
 import inside
 import pytest
-from half_applied import AGAIN, ERRORS, Faults, Running, becomes, difference, hasty, lay_out, picture, registry
+from half_applied import AGAIN, ERRORS, MISHAPS, Faults, Running, becomes, difference, hasty, lay_out, picture, registry
 
 BACKENDS = ("udp", "vxlan", "host-gw")
 WHOLE = os.environ.get("HALF_APPLIED") == "all"
@@ -22,32 +23,32 @@ QUIET_S = 1.5
 
 async def start(directory, faults, wanted):
     """A start where nothing of us is yet."""
-    before = picture(directory)
+    before = picture(directory, rules=bool(faults.rules))
     faults.armed = True
-    daemon = Running(directory)
+    daemon = Running(directory, faults)
     if await daemon.ready():
-        wanted = wanted or await settled(directory)
-        left = await becomes(directory, wanted)
+        wanted = wanted or await settled(directory, faults)
+        left = await becomes(directory, wanted, rules=bool(faults.rules))
         said = await daemon.end()
         assert not said, said
         assert not left, f"{daemon.reasons}, and yet\n{left}"
         return wanted
     said = await daemon.end()
     assert said, "it has ended without a word"
-    left = difference(before, picture(directory))
+    left = difference(before, picture(directory, rules=bool(faults.rules)))
     assert not left, f"{said}; and it left\n{left}"
     return None
 
 
 async def edit(directory, faults, wanted):
     """One node comes and one goes, while the daemon runs."""
-    registry(directory, faults.backend, "abc")
-    daemon = Running(directory)
+    registry(directory, faults, "abc")
+    daemon = Running(directory, faults)
     assert await daemon.ready()
     faults.armed = True
-    registry(directory, faults.backend, "abd")
-    wanted = wanted or await settled(directory)
-    left = await becomes(directory, wanted)
+    registry(directory, faults, "abd")
+    wanted = wanted or await settled(directory, faults)
+    left = await becomes(directory, wanted, rules=bool(faults.rules))
     said = await daemon.end()
     assert not said, said
     assert not left, f"{daemon.reasons}, and yet\n{left}"
@@ -56,22 +57,22 @@ async def edit(directory, faults, wanted):
 
 async def clean_up(directory, faults, wanted):
     """A daemon that is to take everything along."""
-    before = picture(directory)
-    daemon = Running(directory, cleanup_on_exit=True)
+    before = picture(directory, rules=bool(faults.rules))
+    daemon = Running(directory, faults, cleanup_on_exit=True)
     assert await daemon.ready()
     faults.armed = True
     said = await daemon.end()
-    left = difference(before, picture(directory))
+    left = difference(before, picture(directory, rules=bool(faults.rules)))
     assert bool(said) == bool(left), f"it said {said!r}, and left\n{left}"
     return wanted
 
 
-async def settled(directory):
+async def settled(directory, faults):
     """How the namespace looks once nothing changes any more."""
-    before, now = None, picture(directory)
+    before, now = None, picture(directory, rules=bool(faults.rules))
     while before != now:
         await asyncio.sleep(QUIET_S)
-        before, now = now, picture(directory)
+        before, now = now, picture(directory, rules=bool(faults.rules))
     return now
 
 
@@ -82,7 +83,7 @@ def run(directory, scenario, faults, wanted=None):
 
     async def body():
         lay_out()
-        registry(directory, faults.backend)
+        registry(directory, faults)
         with faults.between(), hasty():
             found = await scenario(directory, faults, wanted)
         told.write_text(json.dumps([faults.seen, found]))
@@ -92,25 +93,37 @@ def run(directory, scenario, faults, wanted=None):
     return wrong, seen, found
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("scenario", [start, edit, clean_up], ids=lambda it: it.__name__)
-def test_one_refused_request(tmp_path, scenario, backend):
+def try_each(tmp_path, scenario, faults, mishaps):
+    """A run without a fault, then one for each request or program, with one or all of the mishaps."""
     inside.require_root()
-    wrong, seen, wanted = run(tmp_path / "0", scenario, Faults(backend=backend))
+    wrong, seen, wanted = run(tmp_path / "0", scenario, faults)
     assert not wrong, wrong
     requests, writes = Faults(seen=seen).requests, Faults(seen=seen).writes
     assert writes, "nothing was asked for"
     complaints = []
     for at, request in enumerate(requests, start=1):
-        for code in ERRORS if WHOLE else (ERRORS[at % len(ERRORS)],):
-            if not WHOLE and at % SAMPLE != BACKENDS.index(backend):
+        for code in mishaps if WHOLE else (mishaps[at % len(mishaps)],):
+            if not WHOLE and at % SAMPLE != len(requests) % SAMPLE:
                 continue
             if (scenario, request, code) == (clean_up, "GETLINK", errno.ENODEV):
                 continue  # no failure, but the answer that there is no such device
-            directory = tmp_path / f"{at}-{code}"
-            wrong, seen, _ = run(directory, scenario, Faults(at, code, backend), wanted)
+            wrong, seen, _ = run(
+                tmp_path / f"{at}-{code}", scenario, replace(faults, at=at, code=code, seen=[]), wanted
+            )
             if not wrong and Faults(seen=seen).writes > writes + AGAIN:
                 wrong = f"{len(seen)} requests instead of {len(requests)}"
             if wrong:
-                complaints.append(f"request {at}, {request}: {errno.errorcode[code]}: {wrong}")
+                complaints.append(f"{at}, {request}: {errno.errorcode.get(code, code)}: {wrong}")
     assert not complaints, "\n".join(complaints)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("scenario", [start, edit, clean_up], ids=lambda it: it.__name__)
+def test_one_refused_request(tmp_path, scenario, backend):
+    try_each(tmp_path, scenario, Faults(backend=backend), ERRORS)
+
+
+@pytest.mark.parametrize("rules", ["iptables", "nftables"])
+@pytest.mark.parametrize("scenario", [start, clean_up], ids=lambda it: it.__name__)
+def test_one_program_that_fails(tmp_path, scenario, rules):
+    try_each(tmp_path, scenario, Faults(backend="udp", rules=rules), MISHAPS)

@@ -10,6 +10,38 @@ from bench.lab.wait import LabError, until
 START_S = 60.0
 PAGES = ("", "-status", "-cleanup", "-ping", "-report", "-trace", "-doctor", "-install-cni")
 
+HARDENING = (
+    "Capability", "NoNew", "Device", "Protect", "Private", "Keyring", "Lock", "Memory", "Restrict", "SystemCall",
+    "UMask",
+)  # fmt: skip
+PYTHON = "python3 -c 'import {}; {}'"
+TRIED = {
+    "write the run directory": "touch /run/flannel/x && rm /run/flannel/x",
+    "make a network device": "ip link add udpb-try type bridge && ip link delete udpb-try",
+    "write /etc": "touch /etc/udpb && rm /etc/udpb",
+    "write /usr": "touch /usr/udpb && rm /usr/udpb",
+    "write in a home": "touch /root/udpb && rm /root/udpb",
+    "write the kernel's switches": "echo 1 >/proc/sys/kernel/pid_max || echo 1 >/proc/sys/net/ipv4/ip_forward",
+    "mount": "mount -t tmpfs none /mnt && umount /mnt",
+    "make a block device": "mknod /run/flannel/device b 7 0",
+    "make a namespace": "unshare --uts true",
+    "be another user": "setpriv --reuid=65534 --clear-groups true",
+    "make a file that gives rights": "touch /run/flannel/suid && chmod u+s /run/flannel/suid",
+    "open a raw socket": PYTHON.format("socket", "socket.socket(socket.AF_INET, socket.SOCK_RAW, 1)"),
+    "open a packet socket": PYTHON.format("socket", "socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 1)"),
+    "load a module": "modprobe loop",
+    "set the clock": "date -s @1",
+    "make memory that is written and run": PYTHON.format("mmap", "mmap.mmap(-1, 4096, prot=7)"),
+    "be another machine": "setarch -R true",
+    "run before all others": "chrt -f 1 true",
+    "see the processes of others": "test -d /proc/1/fd && ls /proc/1/fd/0",
+}
+PLAIN = {
+    "write /etc", "write /usr", "write in a home", "make a namespace", "be another user", "open a raw socket",
+    "make a file that gives rights", "make memory that is written and run", "be another machine",
+}  # fmt: skip
+"""Of these a service may do at least so much if nothing forbids it."""
+
 
 def configure(machine, overlay):
     """The registry as a file, as /etc/default/udp-backend suggests it."""
@@ -41,6 +73,20 @@ def test_it_installs_starts_carries_and_is_purged_without_a_trace(package, bare)
         overlay.await_ready(b)
         b.pod.run("ping", "-c", "3", "-i", "0.2", "-W", "5", a.pod_address)
         assert "NoNewPrivs:\t1" in status_of(machine)
+        told = json.loads(machine.run("udp-backend", "status", "-o", "json"))
+        assert told["rights"] == {"capabilities": ["net_admin"], "no_new_privs": True}
+        assert (told["movers"]["threads"], told["movers"]["filtered"]) == (1, 1)
+        assert told["restart"]["kept_by"] == "service manager"
+
+        before = main_pid(machine)
+        machine.run("systemctl", "reload", "udp-backend")
+        assert main_pid(machine) != before
+        until_ready(machine)
+        b.pod.run("ping", "-c", "3", "-i", "0.2", "-W", "5", a.pod_address)
+
+        without, within = tried(machine, hardened=False), tried(machine, hardened=True)
+        assert {name for name, done in within.items() if done} == {"write the run directory", "make a network device"}
+        assert {name for name, done in without.items() if done} >= PLAIN
 
         machine.run("systemctl", "restart", "udp-backend")
         until_ready(machine)
@@ -72,8 +118,28 @@ def until_ready(machine):
 
 
 def status_of(machine):
-    pid = machine.run("systemctl", "show", "--property=MainPID", "--value", "udp-backend").strip()
-    return machine.run("cat", f"/proc/{pid}/status")
+    return machine.run("cat", f"/proc/{main_pid(machine)}/status")
+
+
+def main_pid(machine):
+    return machine.run("systemctl", "show", "--property=MainPID", "--value", "udp-backend").strip()
+
+
+def tried(machine, *, hardened):
+    """What a program can do in a unit of its own, with the settings of ours that harden it or without."""
+    path = next(it for it in machine.root.glob("*/lib/systemd/system/udp-backend.service"))
+    ours = [it for it in path.read_text().splitlines() if it.startswith(HARDENING)] if hardened else []
+    lines = ["[Service]", "Type=oneshot", "RuntimeDirectory=flannel", "RuntimeDirectoryPreserve=yes", *ours]
+    script = [f"if ( {command} ) >/dev/null 2>&1; then echo '{name}'; fi" for name, command in TRIED.items()]
+    (machine.root / "etc/udpb-try").write_text("\n".join(["cd /", "exec >/run/flannel/tried", *script, "exit 0"]))
+    unit = "\n".join([*lines, "ExecStart=/bin/sh /etc/udpb-try", ""])
+    machine.run("sh", "-c", f"cat >/run/systemd/system/udpb-try.service <<'END'\n{unit}END")
+    machine.run("systemctl", "daemon-reload")
+    machine.run("systemctl", "start", "udpb-try")
+    done = machine.run("cat", "/run/flannel/tried").splitlines()
+    (machine.root / "etc/udpb-try").unlink()
+    machine.run("rm", "-f", "/run/flannel/tried", "/run/flannel/suid", "/run/flannel/device")
+    return {name: name in done for name in TRIED}
 
 
 def test_bash_completes_commands_flags_and_values(package, bare):

@@ -232,6 +232,17 @@ def test_a_change_that_fails_for_good_is_told(script):
     )
 
 
+def test_a_chain_that_cannot_be_read_is_not_one_that_is_not_there(script):
+    """Whatever words a version has: then the whole table is asked."""
+    odd, all_chains = (1, "", "something else"), "-P POSTROUTING ACCEPT\n"
+    script(CLEAR, odd, (0, all_chains, ""))
+    assert Iptables(4).look({"nat": ()}) == ()
+    for whole in ((0, f"{all_chains}-N FLANNEL-POSTRTG\n", ""), (1, "", "something else")):
+        script(CLEAR, odd, whole)
+        with pytest.raises(HostError, match=r"cannot read the rules of iptables: .*something else"):
+            Iptables(4).look({"nat": ()})
+
+
 def test_a_table_that_the_kernel_does_not_have_holds_nothing(script):
     no_table = (3, "", "can't initialize ip6tables table `nat': Table does not exist (do you need to insmod?)")
     script(no_table, no_table)
