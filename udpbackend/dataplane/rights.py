@@ -8,8 +8,6 @@ the manifest do, keeps just that.
 from __future__ import annotations
 
 import os
-import re
-import shutil
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -59,8 +57,7 @@ def held(path: Path = STATUS) -> Rights:
 
 
 def _field(name: str, text: str) -> str:
-    found = re.search(rf"^{name}:\s*(\w+)$", text, re.MULTILINE)
-    return found[1] if found else "0"
+    return next((line.split()[1] for line in text.splitlines() if line.startswith(f"{name}:")), "0")
 
 
 def _needed(settings: Settings) -> Iterator[int]:
@@ -70,8 +67,14 @@ def _needed(settings: Settings) -> Iterator[int]:
         yield SYS_NICE
     if settings.workers > 1:
         yield BPF
-    if (settings.ip_masq or settings.iptables_forward_rules) and _is_legacy(shutil.which("iptables")):
+    if (settings.ip_masq or settings.iptables_forward_rules) and _is_legacy(_found("iptables")):
         yield NET_RAW
+
+
+def _found(program: str) -> str | None:
+    """Where on PATH it is. shutil knows more and takes milliseconds to load, which packets may be waiting for."""
+    places = (f"{directory}/{program}" for directory in os.get_exec_path())
+    return next((place for place in places if os.access(place, os.X_OK)), None)
 
 
 def _is_legacy(program: str | None) -> bool:
