@@ -1,7 +1,7 @@
 """One request that the kernel refuses, at any moment: in the end all is in place, or all is taken back and it is said.
 
 Each case is a daemon of its own in a namespace of its own. A run without a fault counts the requests; then one of them
-fails, once. A sample by default: every third request, each with one error. `HALF_APPLIED=all` tries every request with
+fails, once. A sample by default: every eighth request, with one error. `HALF_APPLIED=all` tries every request with
 every error, which takes an hour.
 """
 
@@ -17,7 +17,8 @@ from half_applied import AGAIN, ERRORS, MISHAPS, Faults, Running, becomes, diffe
 
 BACKENDS = ("udp", "vxlan", "host-gw")
 WHOLE = os.environ.get("HALF_APPLIED") == "all"
-SAMPLE = 3
+SAMPLE = 8
+"""Prime to the number of errors and of mishaps, or a sample would try one of them again and again."""
 QUIET_S = 1.5
 
 
@@ -99,7 +100,7 @@ def try_each(tmp_path, scenario, faults, mishaps):
     wrong, seen, wanted = run(tmp_path / "0", scenario, faults)
     assert not wrong, wrong
     requests, writes = Faults(seen=seen).requests, Faults(seen=seen).writes
-    assert writes, "nothing was asked for"
+    assert requests, "nothing was asked for"
     complaints = []
     for at, request in enumerate(requests, start=1):
         for code in mishaps if WHOLE else (mishaps[at % len(mishaps)],):
