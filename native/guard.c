@@ -17,14 +17,16 @@
 #include <linux/seccomp.h>
 #include <pthread.h>
 #include <signal.h>
-#include <stdbool.h>
 #include <stddef.h>
-#include <string.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <ucontext.h>
 #include <unistd.h>
+
+#ifndef SYS_SECCOMP
+#define SYS_SECCOMP 1 /* asm-generic/siginfo.h */
+#endif
 
 #define STACK_BYTES (1 << 19) /* more than the least of aarch64; only what is touched costs memory */
 
@@ -88,6 +90,8 @@ static struct sock_filter instructions[] = {
 static void on_refusal(int number, siginfo_t *info, void *context)
 {
 	(void)number;
+	if (info->si_code != SYS_SECCOMP) /* somebody has sent it: then this thread was at anything else */
+		return;
 	atomic_store(&last_refused, info->si_syscall);
 	atomic_fetch_add(&refused, 1);
 	RESULT((ucontext_t *)context) = (__typeof__(RESULT((ucontext_t *)context)))-ENOSYS;

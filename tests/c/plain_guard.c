@@ -106,6 +106,16 @@ static void test_anything_else_fails_and_is_counted(void)
 	CHECK(result == 7 && guard_refused(&last) == before + 14);
 }
 
+/* The handler stays for the life of the process, and must not touch a thread that was not refused anything. */
+static void test_a_signal_that_somebody_sends_is_nothing(void)
+{
+	int last;
+	uint64_t before = guard_refused(&last);
+
+	CHECK(raise(SIGSYS) == 0);
+	CHECK(guard_refused(&last) == before);
+}
+
 static void test_the_caller_has_no_filter(void)
 {
 	int last, fd = epoll_create1(0);
@@ -130,6 +140,7 @@ int main(void)
 	test_runs_under_a_filter();
 	test_what_a_turn_needs_is_allowed();
 	test_anything_else_fails_and_is_counted();
+	test_a_signal_that_somebody_sends_is_nothing();
 	test_the_caller_has_no_filter();
 	test_without_a_handler_there_is_no_filter();
 	return check_done();
