@@ -28,14 +28,17 @@ def kept(settings):
     return set(rights._needed(settings))
 
 
-def test_each_setting_keeps_what_it_needs(monkeypatch):
+def test_each_setting_keeps_what_it_needs(monkeypatch, tmp_path):
     monkeypatch.setattr(rights, "_is_legacy", lambda _: True)
+    monkeypatch.setattr(rights, "LEGACY_TABLES", (tmp_path,))
     quiet = Settings(nice=0, iptables_forward_rules=False)
     least = {rights.NET_ADMIN, rights.NET_BIND_SERVICE}
     assert kept(quiet) == least
     assert kept(replace(quiet, nice=-1)) == least | {rights.SYS_NICE}
     assert kept(replace(quiet, workers=2)) == least | {rights.BPF}
     assert kept(replace(quiet, ip_masq=True)) == least | {rights.NET_RAW}
+    monkeypatch.setattr(rights, "LEGACY_TABLES", (tmp_path, tmp_path / "not loaded"))
+    assert kept(replace(quiet, ip_masq=True)) == least | {rights.NET_RAW, rights.SYS_MODULE}
 
 
 @pytest.mark.parametrize(

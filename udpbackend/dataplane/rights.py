@@ -16,17 +16,20 @@ from typing import NamedTuple
 from udpbackend._native import lib
 from udpbackend.settings import Settings
 
-DAC_OVERRIDE, NET_BIND_SERVICE, NET_ADMIN, NET_RAW, SYS_NICE, BPF = 1, 10, 12, 13, 23, 39
+DAC_OVERRIDE, NET_BIND_SERVICE, NET_ADMIN, NET_RAW, SYS_MODULE, SYS_NICE, BPF = 1, 10, 12, 13, 16, 23, 39
 """Bits of the capability sets of linux/capability.h."""
 NAMES = {
     DAC_OVERRIDE: "dac_override",
     NET_BIND_SERVICE: "net_bind_service",
     NET_ADMIN: "net_admin",
     NET_RAW: "net_raw",
+    SYS_MODULE: "sys_module",
     SYS_NICE: "sys_nice",
     BPF: "bpf",
 }
 BITS = 64
+LEGACY_TABLES = (Path("/proc/net/ip_tables_names"), Path("/proc/net/ip6_tables_names"))
+"""There once the modules of the legacy iptables are loaded."""
 STATUS = Path("/proc/thread-self/status")
 
 
@@ -69,6 +72,8 @@ def _needed(settings: Settings) -> Iterator[int]:
         yield BPF
     if (settings.ip_masq or settings.iptables_forward_rules) and _is_legacy(_found("iptables")):
         yield NET_RAW
+        if not all(path.exists() for path in LEGACY_TABLES):
+            yield SYS_MODULE  # it loads them itself; the kernel does so for the new one
 
 
 def _found(program: str) -> str | None:
