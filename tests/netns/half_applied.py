@@ -35,6 +35,10 @@ MISHAPS = (REFUSED, BUSY, LATE)
 SETTLES_S = 15.0
 PAUSE_S = 0.05
 RESYNC_S = 0.3
+STILL = 3
+"""So many looks at a namespace in a row that find the same, and it is at rest."""
+ENDS = 2
+"""Of the underlay; the kernel routes multicast to each that is up."""
 BEYOND = 10
 AGAIN = 60
 """So many requests that change something may come on top of those of a run without a fault: repairs, not a loop."""
@@ -206,6 +210,15 @@ def lay_out():
         "link set eth0 up",
     ):
         subprocess.run(["ip", *words.split()], check=True)
+
+
+async def at_rest(directory):
+    """Waits until the kernel has made all that it adds to an underlay by itself."""
+    seen = []
+    async with asyncio.timeout(SETTLES_S):
+        while seen[-STILL:].count(picture(directory)) < STILL or str(seen[-1]).count("ff00::/8") < ENDS:
+            seen.append(picture(directory))
+            await asyncio.sleep(PAUSE_S)
 
 
 def registry(directory, faults, nodes="ab"):

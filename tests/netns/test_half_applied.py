@@ -13,7 +13,20 @@ from dataclasses import replace
 
 import inside
 import pytest
-from half_applied import AGAIN, ERRORS, MISHAPS, Faults, Running, becomes, difference, hasty, lay_out, picture, registry
+from half_applied import (
+    AGAIN,
+    ERRORS,
+    MISHAPS,
+    Faults,
+    Running,
+    at_rest,
+    becomes,
+    difference,
+    hasty,
+    lay_out,
+    picture,
+    registry,
+)
 
 BACKENDS = ("udp", "vxlan", "host-gw")
 WHOLE = os.environ.get("HALF_APPLIED") == "all"
@@ -84,14 +97,17 @@ def run(directory, scenario, faults, wanted=None):
 
     async def body():
         lay_out()
+        await at_rest(directory)
         registry(directory, faults)
-        with faults.between(), hasty():
-            found = await scenario(directory, faults, wanted)
-        told.write_text(json.dumps([faults.seen, found]))
+        found = None
+        try:
+            with faults.between(), hasty():
+                found = await scenario(directory, faults, wanted)
+        finally:
+            told.write_text(json.dumps([faults.seen, found]))
 
     wrong = inside._fork(body)
-    seen, found = json.loads(told.read_text()) if not wrong else ([], None)
-    return wrong, seen, found
+    return wrong, *json.loads(told.read_text())
 
 
 def try_each(tmp_path, scenario, faults, mishaps):
