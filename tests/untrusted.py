@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from udpbackend.backends.backend import check_config
-from udpbackend.backends.udp_table import takes_ipv6
+from udpbackend.backends.udp_peers import takes_ipv6
 from udpbackend.backends.vxlan_peers import mac_of
 from udpbackend.cni import delegate, jsontext, subnetenv
 from udpbackend.cni.errors import PluginError

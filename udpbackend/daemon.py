@@ -139,7 +139,7 @@ class Daemon:
         endpoint = run.endpoint = await self._endpoint(netlink, config, manager.public_addresses)
         run.waits_for = "a lease"
         held = await manager.held(endpoint.public_ip)
-        backend = make_backend(
+        backend = await make_backend(
             Context(
                 config=config,
                 endpoint=endpoint,

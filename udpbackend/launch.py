@@ -22,6 +22,10 @@ READY = b"ready"
 
 def run(settings: Settings, ready: Callable[[], None] | None = None) -> int:
     """Runs the daemon to its end. What another process has left moves packets before anything else is loaded."""
+    if settings.dataplane in ("kernel", "auto"):
+        from udpbackend.host.fou_probe import foresee  # noqa: PLC0415 half a second, and only for this
+
+        foresee()  # by rights that are given up now
     refused = rights.limit(settings)
     inherited = begin(settings, os.environ)
     inherited.notes += [refused] if refused else []

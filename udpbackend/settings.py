@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from udpbackend.errors import UsageError
-from udpbackend.texts import NICE, OFFLOADS_OFF, READERS, REPEATABLE, SECRET, SourceCheck
+from udpbackend.texts import NICE, OFFLOADS_OFF, READERS, REPEATABLE, SECRET, Dataplane, SourceCheck
 
 ANY_ADDRESS = IPv4Address(0)
 
@@ -23,7 +23,7 @@ ETCD_ENDPOINTS = ("http://127.0.0.1:4001", "http://127.0.0.1:2379")
 MAY_DIFFER = frozenset(
     {
         *("verbosity", "healthz_ip", "healthz_port", "iptables_resync", "subnet_lease_renew_margin"),
-        *("replace", "cleanup_on_exit", "ui", "seccomp"),
+        *("replace", "cleanup_on_exit", "ui", "seccomp", "dataplane"),
         *("etcd_keyfile", "etcd_certfile", "etcd_cafile", "etcd_username", "etcd_password"),
         *("kube_api_url", "kubeconfig_file"),
     }
@@ -123,9 +123,13 @@ class Settings:
     node_name: str | None = None
     """This host's name in the registry. None: it is found by its public address."""
 
-    source_check: SourceCheck = "subnet"
+    dataplane: Dataplane | None = None
+    """Who moves the udp backend's packets: we, the kernel, or the kernel where it can. None: as the network's
+    configuration says, and else we."""
+
+    source_check: SourceCheck | None = None
     """What a received packet must show: `subnet` a peer's outer address and an inner one of its subnet, `peer` only the
-    outer address, `off` nothing."""
+    outer address, `off` nothing. None: the most that the dataplane can check."""
 
     workers: int = 0
     """Threads that turn a queue each, 0 to 16; with 0 the event loop turns the only queue."""
@@ -187,6 +191,8 @@ class Settings:
         """
         default = type(self)()
         given = {it.name: getattr(self, it.name) for it in fields(self) if it.name not in MAY_DIFFER}
+        if self.source_check == "subnet":  # only queues are gone on with, and there it is what None means
+            del given["source_check"]
         return {name: _said(value) for name, value in given.items() if value != getattr(default, name)}
 
     @classmethod

@@ -16,6 +16,9 @@ from typing import Any, Literal, cast
 SourceCheck = Literal["subnet", "peer", "off"]
 SOURCE_CHECKS = ("subnet", "peer", "off")
 
+Dataplane = Literal["userspace", "kernel", "auto"]
+DATAPLANES = ("userspace", "kernel", "auto")
+
 OFFLOADS = ("tso", "uso", "tcp-coalesce", "udp-coalesce", "udp-segment", "udp-gro")
 """Those that can be switched, by their names in `status`."""
 
@@ -165,6 +168,12 @@ def _source_check(text: str) -> SourceCheck:
     return cast("SourceCheck", text)
 
 
+def _dataplane(text: str) -> Dataplane:
+    if text not in DATAPLANES:
+        raise ValueError("expected userspace, kernel or auto")
+    return cast("Dataplane", text)
+
+
 def _offloads_off(text: str) -> frozenset[str]:
     """Switches as `ethtool -K` has them, by commas; what is not named stays as it is without the flag."""
     off = set(OFFLOADS_OFF)
@@ -218,6 +227,7 @@ READERS: dict[str, Callable[[str], Any]] = {
     "static_subnets": _path,
     "node_name": str,
     "source_check": _source_check,
+    "dataplane": _dataplane,
     "workers": _workers,
     "worker_cpus": _cpus,
     "nice": _nice,

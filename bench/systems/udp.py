@@ -4,11 +4,13 @@ Knows the daemon as an operator does: its flags, its device and the counters in 
 """
 
 import json
+import os
 
 from bench.lab.daemon import Overlay
 from bench.lab.topology import ENCAPSULATION_BYTES, Host, Lab
 from bench.systems.base import System
 from udpbackend.commands.status import fetch
+from udpbackend.host.fou_probe import probe
 
 
 class Udp(System):
@@ -81,3 +83,22 @@ class UdpMerging(Udp):
     def make_overlay(self) -> Overlay:
         """The daemons, not yet started."""
         return Overlay(self.lab, "--offloads=udp-coalesce=on")
+
+
+class UdpKernel(Udp):
+    """The same wire format carried by the kernel, where it has FOU."""
+
+    name = "udp-kernel"
+    what = "udp-backend with --dataplane=kernel: Linux's FOU carries the packets"
+    against = Udp.name
+
+    @classmethod
+    def missing(cls) -> str:
+        """FOU, which not every kernel has."""
+        verdict = probe(ipv6=False)
+        lacking = verdict.missing or verdict.unproven
+        return f"a kernel with FOU, not {os.uname().release} ({lacking})" if lacking else ""
+
+    def make_overlay(self) -> Overlay:
+        """The daemons, not yet started."""
+        return Overlay(self.lab, "--dataplane=kernel")

@@ -11,9 +11,26 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 import pytest
+from fou_facts import has_fou
 
 from bench.lab.daemon import Overlay
 from bench.lab.topology import Lab
+
+HAS_FOU = has_fou()
+OTHER_KERNELS = (
+    ["test_dataplane_choice.py"] if HAS_FOU else ["test_kernel_dataplane.py", "test_kernel_dataplane_switch.py"]
+)
+"""Of this kernel there is nothing in them to be tested. Asked for, they skip and say so; where nothing may be skipped,
+they are left out, with the line that pytest begins with."""
+collect_ignore = OTHER_KERNELS if os.environ.get("UDPB_NO_SKIP") else []
+
+
+def pytest_report_header() -> str:
+    """What of these tests is for other kernels."""
+    return (
+        f"the kernel {os.uname().release} {'has' if HAS_FOU else 'has no'} FOU: not for it {', '.join(OTHER_KERNELS)}"
+    )
+
 
 MakeOverlay = Callable[..., Overlay]
 """`make_overlay(hosts=2, start=True, arguments=(), **lab_options)`."""

@@ -100,6 +100,7 @@ def vxlan_facts(**changes):
     fields = {
         "network": replace(NETWORK, backend=BackendConfig("vxlan", {})),
         "port": 8472,
+        "source_check": None,
         "overlay": Overlay(
             device="flannel.1",
             device6="flannel-v6.1",

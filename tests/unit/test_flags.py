@@ -34,7 +34,8 @@ def test_defaults_are_flannels():
         verbosity=0,
         static_subnets=Path("/etc/nodes.json"),
         node_name=None,
-        source_check="subnet",
+        source_check=None,
+        dataplane=None,
         status_socket=Path("/run/flannel/subnet.sock"),
     )
 
@@ -53,6 +54,7 @@ def test_every_flag_fills_its_field():
             *("-iface=eth0", "--iface", "192.0.2.1", "--iface-regex", "^en", "--iface-regex=-x$"),
             *("--iface-can-reach=192.0.2.9", "--subnet-file=/run/o/o.env", "--healthz-ip=::1", "--healthz-port=8081"),
             *("-v=2", "--static-subnets=n.json", "--node-name=alpha", "--source-check=peer", "--status-socket=/run/s"),
+            "--dataplane=auto",
         ],
         {},
     )
@@ -62,6 +64,7 @@ def test_every_flag_fills_its_field():
     assert settings.subnet_file == Path("/run/o/o.env")
     assert (settings.healthz_ip, settings.healthz_port) == (IPv6Address("::1"), 8081)
     assert (settings.verbosity, settings.node_name, settings.source_check) == (2, "alpha", "peer")
+    assert settings.dataplane == "auto"
     assert settings.status_socket == Path("/run/s")
 
 
@@ -190,6 +193,7 @@ def test_a_boolean_from_the_environment():
         (["--healthz-port=-1"], "--healthz-port: invalid value '-1'"),
         (["--healthz-port=\u0661"], "--healthz-port: invalid value"),
         (["-v=-1"], "-v: invalid value '-1': expected a number from 0 upwards"),
+        (["--dataplane=fou"], "--dataplane: invalid value 'fou': expected userspace, kernel or auto"),
         (["--source-check=on"], "--source-check: invalid value 'on': expected subnet, peer or off"),
         (["--subnet-file=/"], "--subnet-file: invalid value '/': expected the path of a file"),
         (["extra"], "unexpected argument 'extra'"),

@@ -10,12 +10,14 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from importlib import import_module
+from inspect import isawaitable
 from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, runtime_checkable
 
 from udpbackend.dataplane.estate import State
 from udpbackend.dataplane.inherit import Inheritance
 from udpbackend.errors import ConfigError
+from udpbackend.gojson import Fields
 from udpbackend.host.leftovers import Which
 from udpbackend.host.netlink import Netlink
 from udpbackend.model import Attributes, Endpoint, Lease, NetworkConfig, Snapshot
@@ -24,8 +26,10 @@ from udpbackend.settings import Settings
 if TYPE_CHECKING:  # a backend that leaves its packets to the kernel does not load the C extension
     from udpbackend.dataplane.native import CounterInfo, LastError, PeerCounters
 
-BACKENDS = {"udp": "udp", "vxlan": "vxlan", "host-gw": "hostgw"}
-"""Backend.Type -> the module of this package with `check(config)` and `backend(context)`."""
+BACKENDS = {"udp": "udp_choice", "vxlan": "vxlan", "host-gw": "hostgw"}
+"""Backend.Type -> the module of this package with `check(config)` and `backend(context)`, which may be a coroutine."""
+
+DATAPLANE = "Dataplane"
 
 KeptBy = Literal["service manager", "device", "kernel"]
 """Who keeps a killed daemon's network: the manager its open queues (a stall), flannel0 itself without a queue (packets
@@ -141,6 +145,10 @@ class BackendFacts:
     """Those that take less than they are sent."""
     in_flight: int = 0
     last_error: LastError | None = None
+    source_check: str | None = None
+    """What a received packet has to show, where anything is checked."""
+    dataplane: Literal["userspace", "kernel"] | None = None
+    """Who moves the packets, where the backend leaves a choice."""
     kernel: Mapping[KernelDrop, int] = field(default_factory=dict)
     """Drops by the kernel, as far as they could be read."""
     kept_by: KeptBy = "kernel"
@@ -217,12 +225,23 @@ def check_config(config: NetworkConfig) -> None:
     if kind not in BACKENDS:
         expected = " or ".join(f'"{name}"' for name in BACKENDS)
         raise ConfigError(f"unknown backend type: {kind} (Backend.Type: expected {expected})")
+    if kind != "udp" and DATAPLANE in Fields(config.backend.options, "Backend"):
+        raise ConfigError(
+            f"Backend.{DATAPLANE}: the {kind} backend leaves no choice: expected it with the udp backend only"
+        )
     _module(kind).check(config)
 
 
-def make_backend(context: Context) -> Backend:
+async def make_backend(context: Context) -> Backend:
     """The backend that a configuration names which `check_config` has nothing against."""
-    return cast("Backend", _module(context.config.backend.type).backend(context))
+    kind = context.config.backend.type
+    if kind != "udp" and context.settings.dataplane is not None:
+        raise ConfigError(
+            f"--dataplane={context.settings.dataplane}: the {kind} backend leaves no choice: expected it with the udp "
+            "backend only"
+        )
+    made = _module(kind).backend(context)
+    return cast("Backend", await made if isawaitable(made) else made)
 
 
 def option_mtu(kind: str, mtu: int) -> int:

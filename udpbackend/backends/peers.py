@@ -1,14 +1,15 @@
 """What backends that leave their packets to the kernel see of nodes: who the others are, and where.
 
-Pure: leases in, peers out, of one IP version. Must not know routes; serves vxlan and host-gw.
+Pure: leases in, peers out, of one IP version. Must not know routes; serves vxlan, host-gw and the udp backend
+with the kernel's dataplane.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 from udpbackend.errors import ConfigError
 from udpbackend.model import Endpoint, Lease, Prefix
@@ -45,6 +46,9 @@ class Named(Protocol):
     @property
     def subnet(self) -> Prefix:
         """What of it is meant."""
+
+
+N = TypeVar("N", bound=Named)
 
 
 def others(leases: Iterable[Lease], own: Own, version: int) -> Iterator[Peer]:
@@ -84,6 +88,14 @@ def near(subnet: Prefix, own: Prefix, connected: Iterable[tuple[str, Prefix]]) -
         if prefix.overlaps(subnet) and not prefix.overlaps(own):
             return f"this host itself has {prefix} on {interface}, most likely from an earlier lease"
     return ""
+
+
+def apart(found: Sequence[N], own: Prefix, links: Sequence[tuple[str, Prefix]]) -> tuple[Sequence[N], list[str]]:
+    """Without the peers whose subnet is on a link of this host, and the words about those."""
+    why = {it: words for it in found if (words := near(it.subnet, own, links))} if links else {}
+    if not why:
+        return found, []
+    return [it for it in found if it not in why], [not_reached(it, words) for it, words in why.items()]
 
 
 def own_ipv6(endpoint: Endpoint, mine: Collection[IPv4Address | IPv6Address]) -> IPv6Address:

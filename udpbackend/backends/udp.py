@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext, suppress
+from functools import partial
 from ipaddress import IPv4Address, IPv6Address
 
 from msgspec import structs
@@ -21,49 +22,31 @@ from udpbackend.backends.backend import NO_PEERS, BackendFacts, Context, KernelD
 from udpbackend.backends.udp_config import UdpOptions
 from udpbackend.backends.udp_device import Device, Plan, refuse_others_device, refused_calls
 from udpbackend.backends.udp_drops import KERNEL_DROPS
+from udpbackend.backends.udp_mtu import check_ipv6, check_mtu, overlay_mtu
+from udpbackend.backends.udp_peers import TAKES_IPV6
 from udpbackend.backends.udp_sockets import Sockets
 from udpbackend.backends.udp_table import pack_table
 from udpbackend.dataplane.estate import Header, Parts, Record, State
 from udpbackend.dataplane.inherit import Queues
 from udpbackend.dataplane.native import ROW_BYTES, CounterInfo, Dataplane, Options, counter_infos
 from udpbackend.dataplane.tun import TunQueue, check_tun_access
-from udpbackend.errors import ConfigError, HostError
-from udpbackend.host import overlay_plan
+from udpbackend.errors import HostError
+from udpbackend.host import fou_left, overlay_plan
 from udpbackend.host.addresses import local_addresses, underlay_problem
 from udpbackend.host.flannel0 import OverlayLink
 from udpbackend.host.flannel_name import free_name
-from udpbackend.host.ipv6 import require_ipv6
+from udpbackend.host.fou import FouPort
 from udpbackend.host.leftovers import Which
 from udpbackend.model import Attributes, Lease, NetworkConfig, Snapshot
 
 log = logging.getLogger(__name__)
 
-OVERHEAD_BYTES = 28
-"""Outer IPv4 and UDP headers."""
-BINDS_ADDRESS = True
-"""Our socket takes only what comes to the interface's own address."""
-MIN_MTU_BYTES = 68
-"""RFC 791: every IPv4 link takes as much."""
-IPV6_MIN_MTU_BYTES = 1280
-"""RFC 8200: every IPv6 link takes as much, and Linux takes IPv6 off a device that does not."""
 PUBLISH_INTERVAL_S = 0.05
 LONG_LEASES = 1000
 """From so many on, making a table is lent a thread."""
-TAKES_IPV6 = b'{"udpbackend":1,"ipv6":true}'
-"""What a node says that takes IPv6 out of datagrams; flanneld's udp backend looks at nobody's data."""
 REPAIR_INTERVAL_S = 30.0
 """flannel0 is looked at whenever the kernel tells of a change, and at least so often: a look costs ten milliseconds,
 and without a change there is nothing to see."""
-
-
-def check(config: NetworkConfig) -> None:
-    """Raises ConfigError for a wrong option."""
-    UdpOptions.parse(config.backend)
-
-
-def backend(context: Context) -> UdpBackend:
-    """The udp backend of a network configuration. Raises ConfigError for a wrong option."""
-    return UdpBackend(context)
 
 
 class UdpBackend:
@@ -72,7 +55,7 @@ class UdpBackend:
     def __init__(self, context: Context) -> None:
         options = UdpOptions.parse(context.config.backend)
         self.port = options.port
-        self.mtu = options.mtu or context.endpoint.mtu - OVERHEAD_BYTES
+        self.mtu = overlay_mtu(options, context.endpoint)
         """flannel0's, in bytes."""
         self._config = context.config
         self._endpoint = context.endpoint
@@ -104,26 +87,18 @@ class UdpBackend:
         self._kept = False
         """Whether the service manager keeps our fds."""
         self._handing_over = False
+        self._kernels = fou_left.NOTHING
 
     async def prepare(self, held: Lease | None) -> Attributes:
         """Refuses what cannot work; changes nothing, but holds the UDP port from now on."""
         ipv6 = self._config.ipv6 is not None and (held is None or held.ipv6_subnet is not None)
-        if self.mtu < MIN_MTU_BYTES:
-            raise ConfigError(
-                f"interface {self._endpoint.interface} has an MTU of {self._endpoint.mtu} bytes, "
-                f"expected at least {MIN_MTU_BYTES + OVERHEAD_BYTES}"
-            )
-        if self.mtu > self._endpoint.mtu - OVERHEAD_BYTES:
-            log.warning(
-                "Backend.MTU %d does not fit %s, whose MTU of %d leaves %d: longer packets will be cut or refused",
-                self.mtu, self._endpoint.interface, self._endpoint.mtu, self._endpoint.mtu - OVERHEAD_BYTES,
-            )  # fmt: skip
+        check_mtu(self.mtu, self._endpoint)
         self._link = OverlayLink(self._netlink, await free_name(self._netlink, self._config.networks))
         if ipv6:
-            self._require_ipv6()
+            check_ipv6(self._link.name, self.mtu)
         check_tun_access()
         await self._abandon_others()
-        if self._inherited.queues is None:
+        if self._inherited.queues is None and not await self._find_kernels():
             await refuse_others_device(self._link)
             self._open_sockets()
         return Attributes(self._endpoint.public_ip, backend_data=TAKES_IPV6 if ipv6 else None)
@@ -133,10 +108,21 @@ class UdpBackend:
         self._own = lease
         self._overlay = _overlay(self._config, lease, self.mtu)
         await self._abandon_others(self._overlay)
+        await self._end_kernels()
         if self._inherited.queues is not None:
             await self._adopt(self._inherited.claim(), self._overlay, snapshot)
         else:
             await self._open(self._overlay, snapshot)
+
+    async def _find_kernels(self) -> bool:
+        """Whether the kernel has been the dataplane until now: what it has goes at the start."""
+        port = FouPort(self.port, self._endpoint.address)
+        self._kernels = await self._netlink.call(partial(fou_left.find, name=self._link.name, port=port))
+        return self._kernels.in_the_way
+
+    async def _end_kernels(self) -> None:
+        for what in await fou_left.remove(self._netlink, self._kernels):
+            log.info("the userspace dataplane takes over from the kernel's: removed %s", what)
 
     async def _open(self, overlay: overlay_plan.Overlay, snapshot: Snapshot) -> None:
         if not self._sockets:  # queues that were inherited fitted until the lease was known
@@ -321,6 +307,8 @@ class UdpBackend:
                 *refused_calls(),
             ),
             routes=self._routes,
+            dataplane="userspace",
+            source_check=self._options.source_check,
             kept_by="service manager" if self._kept else "device",
         )
 
@@ -357,15 +345,6 @@ class UdpBackend:
     def _install(self, dataplane: Dataplane, table: bytearray, header: Header) -> None:
         dataplane.publish(table)
         self._record.write(header, table)
-
-    def _require_ipv6(self) -> None:
-        if self.mtu < IPV6_MIN_MTU_BYTES:
-            raise ConfigError(
-                f"IPv6 needs an MTU of {IPV6_MIN_MTU_BYTES} bytes on {self._link.name}, which would have {self.mtu}: "
-                f"expected a larger Backend.MTU or an interface of {IPV6_MIN_MTU_BYTES + OVERHEAD_BYTES} bytes, or no "
-                "IPv6Subnet for this node"
-            )
-        require_ipv6(self._link.name)
 
     async def _follow_addresses(self) -> None:
         """Nobody else may claim an address this host has: the table follows its addresses."""

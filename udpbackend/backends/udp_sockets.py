@@ -67,6 +67,11 @@ class Sockets:
                 group.pop().close()
 
 
+def refuse_taken(address: IPv4Address, port: int) -> None:
+    """Raises HostError if a UDP port is not free."""
+    _bound(address, port, share=False).close()
+
+
 def _drops(bound: socket.socket) -> int:
     raw = bound.getsockopt(socket.SOL_SOCKET, SO_MEMINFO, 4 * (SK_MEMINFO_DROPS + 1))
     return int(struct.unpack_from("=I", raw, 4 * SK_MEMINFO_DROPS)[0])

@@ -5,10 +5,10 @@ Pure. Must not know how a table is published.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv6Address
 
+from udpbackend.backends.udp_peers import takes_ipv6
 from udpbackend.dataplane.native import ROUTE, pack_route
 from udpbackend.model import WIDTH, Lease, Prefix, Snapshot
 
@@ -32,14 +32,3 @@ def pack_table(
             if it.ipv6_subnet and it.ipv6_subnet not in local and takes_ipv6(it):
                 table += pack_route(it.ipv6_subnet, it.public_ip, port)
     return table, len(table) // ROUTE.size - len(local)
-
-
-def takes_ipv6(lease: Lease) -> bool:
-    """Whether the node says that it takes IPv6 out of datagrams: real flanneld, which has a subnet for it, does not."""
-    if lease.backend_data is None:  # a registry without a place for it gives a subnet to those that do
-        return lease.ipv6_subnet is not None
-    try:
-        said = json.loads(lease.backend_data)
-    except ValueError:
-        return False
-    return isinstance(said, dict) and said.get("ipv6") is True and "udpbackend" in said

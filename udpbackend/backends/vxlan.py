@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from udpbackend.backends.backend import BackendFacts, Context, Overlay
 from udpbackend.backends.keeper import Keeper, Look
-from udpbackend.backends.peers import Own, near, not_reached, others
+from udpbackend.backends.peers import Own, apart, not_reached, others
 from udpbackend.backends.vxlan_config import OVERHEAD_BYTES, VxlanOptions
 from udpbackend.backends.vxlan_peers import Reached, backend_data, reached, ways
 from udpbackend.backends.vxlan_self import Host, Identity
@@ -184,7 +184,9 @@ class VxlanBackend:
         problems = [problem for half in self._halves for problem in half.problems]
         routes = 0
         links = await connected(self._netlink, self._host.config.networks)
-        for half, blocked in (_apart(it, links) for it in self._halves):
+        for it in self._halves:
+            peers, blocked = apart(it.peers, it.subnet, links)
+            half = replace(it, peers=peers)
             problems += blocked
             try:
                 words, refused, stays = await self._netlink.call(partial(self._reconcile, half=half))
@@ -209,15 +211,6 @@ class VxlanBackend:
             outcome = reconcile(bulk, Scope(half.vtep.network, link), ways(half.peers, link, direct))
         refused = [not_reached(half.peers[place], error.strerror) for place, error in outcome.refused.items()]
         return [*done, *outcome.words()], refused, outcome.stays
-
-
-def _apart(half: Half, links: Sequence[tuple[str, Prefix]]) -> tuple[Half, list[str]]:
-    """Without the peers whose subnet is on a link of this host, and the words about those."""
-    why = {it: words for it in half.peers if (words := near(it.subnet, half.subnet, links))} if links else {}
-    if not why:
-        return half, []
-    rest = replace(half, peers=[it for it in half.peers if it not in why])
-    return rest, [not_reached(it, words) for it, words in why.items()]
 
 
 async def _remove(ip: Any, name: str, network: Prefix) -> None:

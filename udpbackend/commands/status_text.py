@@ -52,6 +52,7 @@ def _network(report: Report, *, wide: bool) -> list[str]:
     }
     if wide:
         row |= {
+            "DATAPLANE": network and network.dataplane,
             "SOURCE-CHECK": network and network.source_check,
             "REGISTRY-SOURCE": registry.source,
             "REVISION": registry.revision,

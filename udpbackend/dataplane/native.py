@@ -182,7 +182,8 @@ class Options(NamedTuple):
     @classmethod
     def of(cls, settings: Settings) -> Self:
         """Those among all settings."""
-        return cls(settings.source_check, settings.copy_dscp, settings.offloads_off, settings.seccomp)
+        check = settings.source_check or "subnet"
+        return cls(check, settings.copy_dscp, settings.offloads_off, settings.seccomp)
 
 
 class Dataplane:

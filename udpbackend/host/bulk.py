@@ -44,10 +44,16 @@ Answer = bytes | OSError
 
 
 class Bulk:
-    """A socket to the kernel's routing tables: `with Bulk() as bulk`. Errors of the socket itself are OSError."""
+    """A socket to the kernel's routing tables: `with Bulk() as bulk`. Errors of the socket itself are OSError.
+
+    Another netlink protocol speaks of other things in the same way.
+    """
+
+    def __init__(self, protocol: int = socket.NETLINK_ROUTE) -> None:
+        self._protocol = protocol
 
     def __enter__(self) -> Self:
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, self._protocol)
         try:
             for option in (NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK):
                 self._socket.setsockopt(SOL_NETLINK, option, 1)

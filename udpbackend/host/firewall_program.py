@@ -48,12 +48,11 @@ def installed(program: str) -> bool:
     return shutil.which(program) is not None
 
 
-def require(program: str) -> None:
-    """Raises HostError that names the package when it is not on PATH."""
+def require(program: str, needed_by: str = "masquerading and forward rules need") -> None:
+    """Raises HostError that names the package when it is not on PATH. `needed_by`: how the error begins."""
     if not installed(program):
         raise HostError(
-            f"masquerading and forward rules need the program {program}, which is not on PATH: "
-            f"Debian's package {PACKAGES[program]} brings it"
+            f"{needed_by} the program {program}, which is not on PATH: Debian's package {PACKAGES[program]} brings it"
         )
 
 

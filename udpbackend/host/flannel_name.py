@@ -35,8 +35,13 @@ def choose(devices: Sequence[Device], networks: Sequence[Prefix], claimed: Colle
         name
         for number in count()
         if (name := f"flannel{number}") not in claimed
-        and ((it := there.get(number)) is None or not it.queues or _inside(it, networks))
+        and ((it := there.get(number)) is None or not _held(it) or _inside(it, networks))
     )
+
+
+def _held(device: Device) -> bool:
+    """Whether a program holds it, or the kernel carries another network by it, with or without a program."""
+    return bool(device.queues or device.port)
 
 
 def _inside(device: Device, networks: Sequence[Prefix]) -> bool:

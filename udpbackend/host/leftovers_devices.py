@@ -22,7 +22,9 @@ from socket import AF_INET, AF_INET6
 from typing import Any
 
 from udpbackend.errors import HostError
-from udpbackend.host import mark, rtnetlink
+from udpbackend.host import fou, mark, rtnetlink
+from udpbackend.host.fou import FouPort
+from udpbackend.host.fou_link import sends_to
 from udpbackend.host.leftovers_item import Leftover
 from udpbackend.host.mark import BRIDGE
 from udpbackend.host.netlink import Netlink, failing
@@ -50,6 +52,8 @@ class Device:
     bridge: int = 0
     """The index of the device it is a port of."""
     addresses: tuple[IPv4Address | IPv6Address, ...] = ()
+    port: FouPort | None = None
+    """Of a tunnel of ours, the FOU port that receives for it and goes with it."""
 
     @property
     def ours(self) -> bool:
@@ -86,7 +90,7 @@ def overlay_devices(netlink: Netlink, devices: Sequence[Device]) -> Iterator[Lef
             continue
         why = "udp-backend has made it" if it.ours else f"flannel makes a {it.kind} device of this name"
         yield Leftover(
-            (f"device {it.name}",),
+            (f"device {it.name}", *([str(it.port)] if it.port else [])),
             why if it.ours or it.flannels else "its name begins as flannel's do",
             partial(_delete, netlink, it),
             alone=_in_use(it, devices),
@@ -141,6 +145,8 @@ async def _delete(netlink: Netlink, device: Device) -> None:
             if any(link.get_attr("IFLA_MASTER") == device.index for link in await rtnetlink.links(ip)):
                 raise HostError(f"cannot remove {device.name}: another device has just been attached to it")
             await ip.link("del", index=device.index)
+            if device.port is not None:
+                fou.delete(device.port)
 
     await netlink.call(work)
 
@@ -153,5 +159,6 @@ def _device(link: Any, held: Sequence[Any]) -> Device:
         alias=link.get_attr("IFLA_IFALIAS") or "",
         queues=link.get(("linkinfo", "data", "IFLA_TUN_NUM_QUEUES")) or 0,
         bridge=link.get_attr("IFLA_MASTER") or 0,
+        port=sends_to(link),
         addresses=tuple(ip_address(it.get_attr("IFA_LOCAL") or it.get_attr("IFA_ADDRESS")) for it in held),
     )

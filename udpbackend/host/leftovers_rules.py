@@ -10,6 +10,7 @@ Owns what counts as one. Must not know devices but by index, nor who runs.
 
 from __future__ import annotations
 
+import asyncio
 import errno
 from collections.abc import Collection, Sequence
 from functools import partial
@@ -21,7 +22,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.netlink.rtnl import RTM_GETROUTE
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
-from udpbackend.host import firewall, rtnetlink
+from udpbackend.host import firewall, fou_guard, rtnetlink
 from udpbackend.host.blackhole import Blackhole
 from udpbackend.host.bulk import Bulk
 from udpbackend.host.entries import Route, dump_routes, read_route
@@ -61,7 +62,12 @@ async def routes(
 async def rules() -> list[Leftover]:
     """Chains, tables and rules of iptables and nftables."""
     found = await firewall.leftovers()
-    return [Leftover(found, "udp-backend and flannel name theirs so", firewall.remove)] if found else []
+    items = [Leftover(found, "udp-backend and flannel name theirs so", firewall.remove)] if found else []
+    if tables := await asyncio.to_thread(fou_guard.leftovers):
+        what = tuple(f"nftables table {table}" for table in tables)
+        why = "udp-backend lets only peers in by it, where the kernel is its dataplane"
+        items.append(Leftover(what, why, partial(asyncio.to_thread, fou_guard.remove), shared=False))
+    return items
 
 
 def is_flannels(destination: Prefix, networks: Sequence[Prefix], subnets: Sequence[Prefix]) -> bool:

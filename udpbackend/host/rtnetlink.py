@@ -36,6 +36,7 @@ TYPE_UNICAST = 1
 NESTED = 0x8000
 INET_CONF = 1  # IFLA_INET_CONF
 ACCEPT_LOCAL = 23  # IPV4_DEVCONF_ACCEPT_LOCAL of linux/ip.h
+RP_FILTER = 8  # IPV4_DEVCONF_RP_FILTER
 INET6_ADDR_GEN_MODE = 8
 ADDR_GEN_MODE_NONE = 1
 IFA_F_NODAD = 0x02
@@ -44,6 +45,7 @@ SKIP_STATS = 8  # RTEXT_FILTER_SKIP_STATS: a third of the decoding of a link
 DUMP_INTERRUPTED = 0x10  # NLM_F_DUMP_INTR
 DUMP_TRIES = 5
 
+MODULES = Path("/sys/module")
 ROUTE_FILE = Path("/proc/thread-self/net/route")
 ROUTE6_FILE = Path("/proc/thread-self/net/ipv6_route")
 
@@ -93,6 +95,15 @@ async def links(ip: Any) -> list[Any]:
     return await dump(ip, message, RTM_GETLINK)
 
 
+async def links_of_kind(ip: Any, kind: str) -> list[Any]:
+    """Those of a kind whose module is loaded: the kernel filters, where it knows the kind."""
+    if not (MODULES / kind).exists():
+        return []
+    message = ifinfmsg()
+    message["attrs"] = [("IFLA_EXT_MASK", SKIP_STATS), ("IFLA_LINKINFO", {"attrs": [("IFLA_INFO_KIND", kind)]})]
+    return [found for found in await dump(ip, message, RTM_GETLINK) if found.get(("linkinfo", "kind")) == kind]
+
+
 async def link(ip: Any, **which: str | int) -> Any:
     """The link of that `ifname` or `index`, or None."""
     try:
@@ -137,7 +148,16 @@ async def change_link(ip: Any, index: int, attribute: tuple[str, Any] | None = N
 
 def accept_local() -> tuple[str, bytes]:
     """The attribute by which a link accepts packets from an address of this host, such as our own ICMP errors."""
-    setting = attribute(ACCEPT_LOCAL, struct.pack("=I", 1))
+    return _ipv4_setting(ACCEPT_LOCAL, 1)
+
+
+def rp_filter(value: int) -> tuple[str, bytes]:
+    """The attribute by which a link asks the routes whether a packet can have come by it; 1: strictly."""
+    return _ipv4_setting(RP_FILTER, value)
+
+
+def _ipv4_setting(number: int, value: int) -> tuple[str, bytes]:
+    setting = attribute(number, struct.pack("=I", value))
     return "IFLA_AF_SPEC", attribute(NESTED | AF_INET, attribute(NESTED | INET_CONF, setting))
 
 

@@ -12,17 +12,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from pathlib import Path
-from socket import AF_INET, AF_INET6
 from typing import Any
 
 from udpbackend.errors import HostError
-from udpbackend.host import rtnetlink
-from udpbackend.host.mark import ALIAS, MARK
+from udpbackend.host import kernel_device, rtnetlink
 from udpbackend.host.netlink import failing
-from udpbackend.model import WIDTH, Prefix
-
-CONF = Path("/proc/sys/net/ipv6/conf")
+from udpbackend.model import Prefix
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,46 +131,8 @@ async def _mend(ip: Any, vtep: Vtep, link: Any, *, tidy: bool) -> AsyncIterator[
     if _mac(link) != vtep.mac:
         await rtnetlink.change_link(ip, index, ("IFLA_ADDRESS", vtep.mac.hex(":")))
         yield f"{name} had the MAC address {_mac(link).hex(':')}"
-    if (mtu := link.get_attr("IFLA_MTU")) != vtep.mtu:
-        await rtnetlink.change_link(ip, index, ("IFLA_MTU", vtep.mtu))
-        yield f"{name} had the MTU {mtu} instead of {vtep.mtu}"
-    if not (link.get_attr("IFLA_IFALIAS") or "").startswith(MARK):
-        await rtnetlink.change_link(ip, index, ("IFLA_IFALIAS", ALIAS))
-        yield f"{name} did not have our alias"
-    if _listens_to_routers(name):
-        yield f"{name} took router advertisements"
-    if not link["flags"] & rtnetlink.IFF_UP:
-        await rtnetlink.change_link(ip, index, up=True)
-        yield f"{name} was down"
-    async for what in _addresses(ip, vtep, index, tidy=tidy):
+    async for what in kernel_device.mend(ip, vtep, link, tidy=tidy):
         yield what
-
-
-async def _addresses(ip: Any, vtep: Vtep, index: int, *, tidy: bool) -> AsyncIterator[str]:
-    version = vtep.address.version
-    held = await rtnetlink.addresses(ip, index, AF_INET if version == 4 else AF_INET6)
-    there = {(ip_address(it.get_attr("IFA_LOCAL") or it.get_attr("IFA_ADDRESS")), it["prefixlen"]) for it in held}
-    right = (vtep.address, WIDTH[version])
-    if right not in there:
-        more = {"flags": rtnetlink.IFA_F_NODAD} if version == 6 else {}
-        await ip.addr("add", index=index, address=str(vtep.address), prefixlen=WIDTH[version], **more)
-        yield f"{vtep.name} lacked its address {vtep.address}"
-    for address, bits in there - {right} if tidy else ():
-        if vtep.network.holds(address):
-            await ip.addr("delete", index=index, address=str(address), prefixlen=bits)
-            yield f"{vtep.name} had the address {address}/{bits} of an earlier subnet"
-
-
-def _listens_to_routers(name: str) -> bool:
-    """Sees to it that the device takes no router advertisements, where it has IPv6; whether it did before."""
-    setting = CONF / name / "accept_ra"
-    try:
-        if setting.read_text(encoding="ascii").strip() == "0":
-            return False
-        setting.write_text("0", encoding="ascii")
-    except OSError:
-        return False  # without IPv6 there is nothing to take, and a container's /proc/sys may be read-only
-    return True
 
 
 async def _unfit(ip: Any, vtep: Vtep, link: Any) -> str:
@@ -203,14 +160,10 @@ async def _unfit(ip: Any, vtep: Vtep, link: Any) -> str:
 
 
 def _refuse_other_kind(name: str, link: Any) -> None:
-    if (kind := _kind(link)) != "vxlan":
+    if (kind := kernel_device.kind(link)) != "vxlan":
         raise HostError(
             f"{name} is a {kind or 'hardware'} device, expected a VXLAN: delete it, or choose another Backend.VNI"
         )
-
-
-def _kind(link: Any) -> str:
-    return (link and link.get(("linkinfo", "kind"))) or ""
 
 
 def _mac(link: Any) -> bytes:

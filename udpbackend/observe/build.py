@@ -96,7 +96,8 @@ def _network(facts: Facts) -> report.Network | None:
         subnet=None if facts.subnet is None else str(facts.subnet),
         backend=facts.network.backend.type,
         port=facts.port,
-        source_check=facts.source_check if facts.infos else None,  # the kernel has no such check
+        source_check=facts.source_check,
+        dataplane=facts.dataplane,
         ipv6_network=None if facts.network.ipv6 is None else str(facts.network.ipv6.network),
         ipv6_subnet=None if facts.ipv6_subnet is None else str(facts.ipv6_subnet),
     )

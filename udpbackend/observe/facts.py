@@ -63,6 +63,8 @@ class Facts:
     """Likewise; None where this node carries no IPv6."""
     port: int | None = None
     source_check: str | None = None
+    dataplane: str | None = None
+    """Who moves the packets, where the backend leaves a choice."""
     endpoint: Endpoint | None = None
     overlay: Overlay | None = None
     offloads: tuple[str, ...] = ()

@@ -33,6 +33,8 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
     source_check: str | None
     ipv6_network: str | None = None
     ipv6_subnet: str | None = None
+    dataplane: str | None = None
+    """`userspace` or `kernel`, where the backend leaves a choice."""
 
 
 class Interface(msgspec.Struct, frozen=True, kw_only=True):
