@@ -275,6 +275,17 @@ uint32_t udpb_queue_offloads(struct udpb *u, uint32_t queue)
 	return offloads;
 }
 
+int udpb_queue_crowded(struct udpb *u, uint32_t queue)
+{
+	int crowded = 0;
+
+	pthread_mutex_lock(&u->lock); /* as in udpb_in_flight */
+	if (queue < UDPB_QUEUES_MAX && u->queues[queue])
+		crowded = queue_crowded(u->queues[queue]);
+	pthread_mutex_unlock(&u->lock);
+	return crowded;
+}
+
 int udpb_turn(struct udpb *u, uint32_t queue, int64_t budget_ns, int64_t linger_ns, int loop_fd)
 {
 	if (queue >= UDPB_QUEUES_MAX || !u->queues[queue])

@@ -200,6 +200,11 @@ int queue_add_socket(struct queue *q, int udp_fd)
 	return error;
 }
 
+bool queue_crowded(const struct queue *q)
+{
+	return now_ns() < atomic_load_explicit(&q->yield.crowded_ns, memory_order_relaxed);
+}
+
 uint32_t queue_offloads(const struct queue *q)
 {
 	return q->tun.offloads | (q->udp.segments_max > 1 ? UDPB_OFFLOAD_UDP_SEGMENT : 0) |

@@ -45,6 +45,9 @@ void queue_close(struct queue *queue);
 /* Adds a socket that only sends, on a port of its own (borrowed). Not while the queue turns. 0 or -errno. */
 int queue_add_socket(struct queue *queue, int udp_fd);
 
+/* Whether a program that computes shares the core, as far as yields have told. Any thread may ask. */
+bool queue_crowded(const struct queue *queue);
+
 uint32_t queue_offloads(const struct queue *queue); /* UDPB_OFFLOAD_* in use */
 
 /* As udpb_queue_flush. */

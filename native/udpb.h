@@ -120,6 +120,9 @@ int udpb_queue_fd(const struct udpb *u, uint32_t queue);
 /* Offloads in use on the queue, UDPB_OFFLOAD_*; a kernel that refuses one at run time makes them fewer. */
 uint32_t udpb_queue_offloads(struct udpb *u, uint32_t queue);
 
+/* 1 while a program that computes shares the core of whoever turns the queue, as far as yields have told; else 0. */
+int udpb_queue_crowded(struct udpb *u, uint32_t queue);
+
 /* Moves packets both ways until there is none left for `linger_ns`, or `budget_ns` is used up. The wait of the linger
  * ends early when `loop_fd` (the event loop's own epoll fd, or -1) has other work. Returns UDPB_TURN_* or a negative
  * errno when the queue is broken beyond counting. */

@@ -2,6 +2,7 @@
 #include "yield.h"
 
 #include <sched.h>
+#include <stdatomic.h>
 #include <time.h>
 
 static int64_t monotonic_ns(void)
@@ -30,6 +31,8 @@ void yield_core(struct yield *y)
 		return;
 	(void)y->give_away();
 	after = y->clock();
-	if (after - before >= YIELD_LONG_NS)
-		y->again_ns = after + YIELD_REST * (after - before);
+	if (after - before < YIELD_LONG_NS)
+		return;
+	y->again_ns = after + YIELD_REST * (after - before);
+	atomic_store_explicit(&y->crowded_ns, y->again_ns + YIELD_CROWDED_NS, memory_order_relaxed);
 }

@@ -50,7 +50,7 @@ static void test_programs_that_wait(void)
 
 	takes_ns = 200000;
 	(void)second_of(&yield, 50000);
-	CHECK(given == 4000);
+	CHECK(given == 4000 && yield.crowded_ns == 0);
 }
 
 static void test_programs_that_compute(void)
@@ -59,7 +59,7 @@ static void test_programs_that_compute(void)
 
 	takes_ns = 4000000;
 	CHECK(second_of(&yield, 50000) <= 5 * 4000000 && given >= 3);
-	CHECK(!yield_is_cheap(&yield, now_ns));
+	CHECK(!yield_is_cheap(&yield, now_ns) && yield.crowded_ns == yield.again_ns + YIELD_CROWDED_NS);
 
 	/* It is alone again: one yield tells. */
 	now_ns = yield.again_ns;

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+from pathlib import Path
 
 import pytest
 import uvloop
@@ -54,7 +55,7 @@ def test_what_the_kernel_refuses_is_told():
 
 def test_the_only_queue_has_a_thread_of_its_own_where_its_priority_is_granted(device, monkeypatch):
     monkeypatch.setattr(udp_device, "granted", priority.Priority)
-    monkeypatch.setattr(udp_device, "raise_session", lambda: None)
+    monkeypatch.setattr(priority, "SESSION", Path("/nowhere"))
 
     async def check():
         made = device(nice=NICE)
@@ -98,54 +99,61 @@ def test_nice_0_asks_for_nothing(device):
     uvloop.run(check())
 
 
-def test_the_session_is_raised_though_the_kernel_wants_to_be_asked_again(device, monkeypatch):
-    refusals = [BlockingIOError(), BlockingIOError()]
-    told = asyncio.Event()
-
-    def raise_session():
-        if refusals:
-            raise refusals.pop()
-        asyncio.get_running_loop().call_soon(told.set)
-        return -5
-
-    monkeypatch.setattr(udp_device, "granted", priority.Priority)
-    monkeypatch.setattr(udp_device, "raise_session", raise_session)
-    monkeypatch.setattr(udp_device, "SESSION_PAUSE_S", 0.01)
-
-    async def check():
-        made = device(nice=NICE)
-        made.start()
-        await asyncio.wait_for(told.wait(), 10)
-        assert made.movers.session_nice == -5
-        await made.close()
-
-    uvloop.run(check())
-
-
 class TestSession:
     @pytest.fixture(autouse=True)
     def _leads(self, monkeypatch, tmp_path):
         monkeypatch.setattr(priority, "SESSION", tmp_path / "autogroup")
         monkeypatch.setattr(priority.os, "getsid", lambda _: os.getpid())
 
-    def test_it_is_raised_once(self):
-        priority.SESSION.write_text("/autogroup-4 nice 0\n")
-        assert priority.raise_session() is None, "the file of this test holds what was written, not what a kernel says"
-        assert priority.SESSION.read_text() == "-5"
+    @pytest.fixture
+    def session(self):
+        """What the kernel would answer: the file holds what was written."""
 
-    def test_one_that_is_higher_stays(self):
-        priority.SESSION.write_text("/autogroup-4 nice -10\n")
-        assert priority.raise_session() == -10
+        def made(nice=0):
+            priority.SESSION.write_text(f"/autogroup-4 nice {nice}\n")
+            return priority.Session()
+
+        return made
+
+    def test_it_is_raised_while_other_programs_keep_the_core(self, session, monkeypatch):
+        it, written = session(), []
+        monkeypatch.setattr(priority, "_session_nice", lambda: written[-1] if written else 0)
+        monkeypatch.setattr(type(priority.SESSION), "write_text", lambda _, text, **__: written.append(int(text)))
+        for now, crowded in ((1.0, False), (2.0, True), (3.0, False), (2.0 + priority.CALM_S, False), (99.0, True)):
+            it.follow(crowded=crowded, now=now)
+        assert written == [-5, 0, -5]
+
+    def test_a_kernel_that_wants_to_be_asked_again_is(self, session, monkeypatch):
+        """Without CAP_SYS_ADMIN one such change in a tenth of a second passes, of all daemons of the host."""
+        it, answers = session(), [BlockingIOError(), PermissionError(), None]
+
+        def write(_, text, **__):
+            if (answer := answers.pop(0)) is not None:
+                raise answer
+            assert text == "-5"
+
+        monkeypatch.setattr(type(priority.SESSION), "write_text", write)
+        for now in (1.0, 2.0, 3.0):
+            it.follow(crowded=True, now=now)
+        assert not answers
+
+    def test_one_that_is_higher_stays(self, session):
+        it = session(-10)
+        it.follow(crowded=True, now=1.0)
+        assert (it.counts, it.nice) == (False, -10)
         assert priority.SESSION.read_text() == "/autogroup-4 nice -10\n"
 
-    def test_one_that_others_share_stays(self, monkeypatch):
+    def test_one_that_others_share_stays(self, session, monkeypatch):
         monkeypatch.setattr(priority.os, "getsid", lambda _: os.getppid())
-        priority.SESSION.write_text("/autogroup-4 nice 0\n")
-        assert priority.raise_session() is None
+        it = session()
+        it.follow(crowded=True, now=1.0)
+        assert (it.counts, it.nice) == (False, None)
         assert priority.SESSION.read_text() == "/autogroup-4 nice 0\n"
 
     @pytest.mark.parametrize("text", [None, "", "nothing we know"])
     def test_a_kernel_without_it(self, text):
         if text is not None:
             priority.SESSION.write_text(text)
-        assert priority.raise_session() is None
+        it = priority.Session()
+        it.follow(crowded=True, now=1.0)
+        assert (it.counts, it.nice) == (False, None)

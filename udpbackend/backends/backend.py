@@ -114,9 +114,11 @@ class Movers:
     threads: int
     """That do nothing else; 0: the event loop does."""
     nice: int
-    """Their nice value."""
+    """Their nice value; in a stream only while others keep the core."""
+    crowded: bool = False
+    """Whether another program computes on their core, as far as they have seen."""
     session_nice: int | None = None
-    """That of the daemon's session, where it was raised."""
+    """That of the daemon's session, where it is the daemon's alone."""
     refused: str = ""
     """Why it is not the one that was asked for."""
     filtered: int = 0

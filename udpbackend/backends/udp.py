@@ -240,18 +240,23 @@ class UdpBackend:
         if self._device is None or self._dataplane is None:
             raise HostError("the udp backend was not started")
         await self._keep()  # not sooner: a manager listens to the daemon that it knows, and that may be the last one
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._device.follow_session())
+            await self._repair(self._device, self._dataplane)
+
+    async def _repair(self, device: Device, dataplane: Dataplane) -> None:
         changed = self._netlink.changes()
         while True:
-            await _first_of(changed, self._device.lost)
+            await _first_of(changed, device.lost)
             changed.clear()
             try:
-                if await self._device.repair():
+                if await device.repair():
                     await self._keep()
                 await self._follow_addresses()
                 await self._look_at_underlay()
             except HostError as error:
                 log.warning("%s", error)
-            self._dataplane.reclaim()
+            dataplane.reclaim()
 
     async def stop(self) -> None:
         """Stops packets and closes all; flannel0 stays for the next start."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from udpbackend.backends.backend import Movers
 from udpbackend.dataplane.native import Dataplane, calls_refused, steer
-from udpbackend.dataplane.priority import SESSION_PAUSE_S, Priority, granted, raise_session
+from udpbackend.dataplane.priority import LOOK_S, Priority, Session, granted
 from udpbackend.dataplane.pump import Pump
 from udpbackend.dataplane.tun import TunQueue, open_tun
 from udpbackend.dataplane.worker import Worker
@@ -29,7 +29,6 @@ log = logging.getLogger(__name__)
 RETRY_S = (1.0, 5.0)
 """First and longest wait before flannel0 is made once more: a try that is refused costs two milliseconds."""
 
-SESSION_TRIES = 30
 LENT_S = 2.0
 """How long a thread keeps the queue at least, after the work for which it was lent."""
 
@@ -86,7 +85,7 @@ class Device:
         self._lent_until = 0.0
         self._priority = Priority(os.getpriority(os.PRIO_PROCESS, 0))
         self._threads = plan.workers
-        self._session: int | None = None
+        self._session: Session | None = None
         self._lasting = Lasting()
         self._released = False
         self.lost = asyncio.Event()
@@ -177,15 +176,7 @@ class Device:
             log.warning("beside other programs packets may have to wait: %s", self._priority.refused)
         raised = self._priority.nice < os.getpriority(os.PRIO_PROCESS, 0)
         self._threads = self._plan.workers or raised
-        if raised:
-            self._raise_session()
-
-    def _raise_session(self, tries: int = SESSION_TRIES) -> None:
-        try:
-            self._session = raise_session()
-        except BlockingIOError:  # another daemon's start was just before ours
-            if tries:
-                asyncio.get_running_loop().call_later(SESSION_PAUSE_S, self._raise_session, tries - 1)
+        self._session = (self._session or Session()) if raised else None
 
     @property
     def movers(self) -> Movers:
@@ -196,7 +187,8 @@ class Device:
         return Movers(
             threads=threads,
             nice=it.nice,
-            session_nice=self._session,
+            crowded=self._crowded,
+            session_nice=self._session.nice if self._session else None,
             refused=it.refused,
             filtered=guards.count(1),
             unfiltered=self._unfiltered(guards, threads),
@@ -208,6 +200,17 @@ class Device:
         if not threads:
             return "the event loop makes other system calls, too"
         return next((f"not granted ({os.strerror(-it)})" for it in guards if it < 0), "")
+
+    @property
+    def _crowded(self) -> bool:
+        return any(map(self._dataplane.crowded, range(len(self._tuns))))
+
+    async def follow_session(self) -> None:
+        """Gives the daemon's session priority while that is needed; ends at once where there is nothing to give."""
+        clock = asyncio.get_running_loop().time
+        while self._session is not None and self._session.counts:
+            self._session.follow(crowded=self._crowded, now=clock())
+            await asyncio.sleep(LOOK_S)
 
     def _watched(self, worker: Worker) -> Worker:
         worker.watch(asyncio.get_running_loop().call_soon_threadsafe, self._ended)

@@ -156,7 +156,8 @@ def _movers(report: Report) -> Iterator[str]:
         who = f"{it.threads} thread{'s' * (it.threads > 1)} of their own" if it.threads else "the event loop"
         why = f": {printable(it.refused)}" if it.refused else ""
         session = "" if it.session_nice is None else f" in a session of nice {it.session_nice}"
-        yield f"moved by {who}, nice {it.nice}{session}{why}{_filter(it)}"
+        crowd = ", beside a program that keeps the core" if it.crowded else ""
+        yield f"moved by {who}, nice {it.nice}{session}{crowd}{why}{_filter(it)}"
 
 
 def _filter(movers: Movers) -> str:

@@ -250,6 +250,10 @@ class Dataplane:
         granted = lib.udpb_queue_offloads(self._handle, queue)
         return tuple(name for bit, name in OFFLOADS.items() if granted & bit)
 
+    def crowded(self, queue: int) -> bool:
+        """Whether a program that computes shares the core of whoever turns the queue, as far as is known."""
+        return bool(lib.udpb_queue_crowded(self._handle, queue))
+
     def turn(self, queue: int, budget_ns: int, linger_ns: int, loop_fd: int) -> int:
         """One turn of the pump with the GIL released: UDPB_TURN_*, or a negative errno."""
         return int(lib.udpb_turn(self._handle, queue, budget_ns, linger_ns, loop_fd))

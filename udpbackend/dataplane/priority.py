@@ -5,22 +5,25 @@ nice value belongs to a thread, so the control plane, which is all of Python, ke
 
 With CONFIG_SCHED_AUTOGROUP (sched(7)) a process outside of all cpu cgroups competes as part of its session, and nice
 values count within that session alone. Then the session has a nice value of its own. It counts for the control plane,
-too, so ours is raised a little only.
+too, so ours is raised a little only, and only while other programs keep the core (native/yield.h). Beside the programs
+that send and receive it does harm: whose packet wakes the daemon has to wait for it then.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
 SESSION_NICE = -5
 """Three times the weight of another session: what a moment of long Python takes from others stays small."""
-SESSION_PAUSE_S = 0.1
 SESSION = Path("/proc/self/autogroup")
+LOOK_S, CALM_S = 1.0, 20.0
+"""How often it is looked whether the core is crowded, and how long it has not been when the session goes back."""
 
 
 class Priority(NamedTuple):
@@ -70,23 +73,41 @@ def granted(nice: int) -> Priority:
     return found[0]
 
 
-def raise_session(nice: int = SESSION_NICE) -> int | None:
-    """Raises the session if it is ours alone: its nice value then; None where it is not, or the kernel has none.
+class Session:
+    """The session, if it is ours alone: a daemon that was started from a shell shares that of the shell."""
 
-    A daemon that was started from a shell shares the session of that shell, which is not ours to raise. Raises
-    BlockingIOError where the kernel wants to be asked again: without CAP_SYS_ADMIN it lets one such change pass in
-    SESSION_PAUSE_S, on the whole host.
-    """
-    if os.getsid(0) != os.getpid():
+    def __init__(self, nice: int = SESSION_NICE) -> None:
+        self._raised = nice
+        self._crowded_at = -math.inf
+        self._before: int | None = None
+        with suppress(OSError, ValueError, IndexError):  # no such file, or other words than today's
+            if os.getsid(0) == os.getpid():
+                self._before = _session_nice()
+
+    @property
+    def counts(self) -> bool:
+        """Whether there is anything to raise."""
+        return self._before is not None and self._before > self._raised
+
+    @property
+    def nice(self) -> int | None:
+        """What it is now; None where there is none, or it is somebody else's."""
+        with suppress(OSError, ValueError, IndexError):
+            return None if self._before is None else _session_nice()
         return None
-    try:
-        if _session_nice() > nice:
-            SESSION.write_text(str(nice), encoding="ascii")
-        return _session_nice()
-    except BlockingIOError:
-        raise
-    except (OSError, ValueError, IndexError):  # no such file, no right to it, or other words than today's
-        return None
+
+    def follow(self, *, crowded: bool, now: float) -> None:
+        """Raises it while other programs keep the core, and for CALM_S longer. `now` is a monotonic time."""
+        if not self.counts:
+            return
+        if crowded:
+            self._crowded_at = now
+        wanted = self._raised if now - self._crowded_at < CALM_S else self._before
+        # No right to it; or the kernel wants to be asked again: without CAP_SYS_ADMIN one such change passes in 0.1 s,
+        # on the whole host.
+        with suppress(OSError):
+            if wanted != self.nice:
+                SESSION.write_text(str(wanted), encoding="ascii")
 
 
 def _session_nice() -> int:

@@ -127,6 +127,7 @@ def _movers(facts: Facts) -> report.Movers | None:
     return report.Movers(
         threads=it.threads,
         nice=it.nice,
+        crowded=it.crowded,
         session_nice=it.session_nice,
         refused=it.refused or None,
         filtered=it.filtered,

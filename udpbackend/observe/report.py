@@ -159,9 +159,11 @@ class Movers(msgspec.Struct, frozen=True, kw_only=True):
 
     threads: int
     nice: int
-    """Of these threads, or of the event loop's."""
+    """Of these threads, or of the event loop's. In a stream threads have it only while other programs keep the core."""
+    crowded: bool = False
+    """Whether another program computes on their core, as far as they have seen."""
     session_nice: int | None = None
-    """Of the daemon's session, which counts where the kernel groups processes by it; null where it was left alone."""
+    """Of the daemon's session, which counts where the kernel groups processes by it; null where others share it."""
     refused: str | None
     """Why it is not the value that was asked for."""
     filtered: int = 0
