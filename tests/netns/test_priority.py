@@ -56,8 +56,7 @@ def test_only_the_threads_that_move_packets_are_raised(arguments, threads):
 
 
 def test_a_program_that_keeps_the_core_is_seen_and_the_session_raised():
-    """A stream takes the core for long enough to be kept from it. The control plane is of that session, too, which is
-    raised only meanwhile."""
+    """By a stream, which takes the core for long enough to be kept from it. The session is the control plane's, too."""
     with Lab(2) as lab, Overlay(lab) as overlay, hogs.hogs(2 * hogs.cores()):
         overlay.start_all()
         a, b = lab.hosts
