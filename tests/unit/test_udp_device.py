@@ -8,6 +8,7 @@ import threading
 import pytest
 import uvloop
 
+from udpbackend.backends import udp_device
 from udpbackend.backends.udp_device import Device, Plan
 
 
@@ -125,3 +126,33 @@ def test_nothing_is_lent_where_threads_turn_the_queues_anyway_or_none_is_open(de
         assert made._dataplane.did == ["open", "lent", "given back", "close"], "the worker's own run, and no other"
 
     uvloop.run(check())
+
+
+@pytest.mark.parametrize(
+    ("guarded", "guard", "said"),
+    [
+        (True, 1, (1, "")),
+        (True, 0, (0, "")),  # its thread is not there yet
+        (True, -22, (0, "not granted (Invalid argument)")),
+        (False, 0, (0, "--seccomp=false")),
+    ],
+)
+def test_it_says_whether_its_threads_have_a_filter(device, monkeypatch, guarded, guard, said):
+    monkeypatch.setattr(Dataplane, "guarded", guarded)
+    monkeypatch.setattr(Dataplane, "guard", lambda *_: guard)
+
+    async def check():
+        made = device(workers=True)
+        assert (made.movers.filtered, made.movers.unfiltered) == said
+        await made.close()
+
+    uvloop.run(check())
+
+
+def test_a_refused_call_is_a_problem(monkeypatch):
+    monkeypatch.setattr(udp_device, "calls_refused", lambda: (0, 0))
+    assert udp_device.refused_calls() == ()
+    monkeypatch.setattr(udp_device, "calls_refused", lambda: (1, 318))
+    assert udp_device.refused_calls() == (
+        "the seccomp filter refused a system call of a thread that moves packets, the last one number 318",
+    )
