@@ -1,6 +1,7 @@
 """The Debian package in a bare Debian 12 that boots its own systemd: installed, started, asked, purged."""
 
 import json
+import shlex
 from pathlib import Path
 
 from bench.lab.daemon import Overlay
@@ -50,7 +51,7 @@ def configure(machine, overlay):
     (directory / "nodes.json").write_text(overlay.registry.read_text())
     (machine.root / "etc/default/udp-backend").write_text(
         "FLANNELD_STATIC_SUBNETS=/etc/udp-backend/nodes.json\nFLANNELD_IFACE=eth0\nFLANNELD_IP_MASQ=true\n"
-        "FLANNELD_IPTABLES_FORWARD_RULES=false\n"
+        "FLANNELD_IPTABLES_FORWARD_RULES=false\nFLANNELD_WORKERS=1\n"
     )
 
 
@@ -130,7 +131,7 @@ def tried(machine, *, hardened):
     path = next(it for it in machine.root.glob("*/lib/systemd/system/udp-backend.service"))
     ours = [it for it in path.read_text().splitlines() if it.startswith(HARDENING)] if hardened else []
     lines = ["[Service]", "Type=oneshot", "RuntimeDirectory=flannel", "RuntimeDirectoryPreserve=yes", *ours]
-    script = [f"if ( {command} ) >/dev/null 2>&1; then echo '{name}'; fi" for name, command in TRIED.items()]
+    script = [f"if ( {command} ) >/dev/null 2>&1; then echo {shlex.quote(name)}; fi" for name, command in TRIED.items()]
     (machine.root / "etc/udpb-try").write_text("\n".join(["cd /", "exec >/run/flannel/tried", *script, "exit 0"]))
     unit = "\n".join([*lines, "ExecStart=/bin/sh /etc/udpb-try", ""])
     machine.run("sh", "-c", f"cat >/run/systemd/system/udpb-try.service <<'END'\n{unit}END")
