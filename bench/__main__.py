@@ -33,6 +33,7 @@ from bench.lab import hogs, rootless
 from bench.lab.cleanup import sigterm_unwinds
 from bench.lab.wait import LabError
 from bench.progress import Progress, clock
+from bench.systems.udp import Udp, UdpBefore
 
 RESULTS = surroundings.ROOT / "bench" / "results"
 BUSY = 0.25
@@ -61,6 +62,11 @@ def parser() -> argparse.ArgumentParser:
         "--through-daemon",
         action="store_true",
         help="vxlan and host-gw also as our daemon sets them up, in turn with these; up to half as long again",
+    )
+    made.add_argument(
+        "--before",
+        action="store_true",
+        help="udp also as another version of it was (BEFORE=path of its udp-backend), in turn with this one",
     )
     made.add_argument("--cc", choices=congestion.CHOICES, default="cubic", help="congestion control (default cubic)")
     made.add_argument("--pairs", type=_positive, help="runs of each system (default 5, quick 3)")
@@ -95,6 +101,8 @@ def chosen(options: argparse.Namespace) -> plan.Plan:
             names = " or ".join(systems.THROUGH_DAEMON)
             parser().error(f"--through-daemon: expected {names} among the systems, got {', '.join(made.systems())}")
         made = made.through_daemon()
+    if options.before:
+        made = made.beside({Udp.name: UdpBefore.name})
     return replace(made, cc=options.cc, pairs=options.pairs or made.pairs, seconds=options.seconds or made.seconds)
 
 

@@ -4,7 +4,7 @@ Owns the selections `quick`, `floors`, `busy`, `full` and `all`. Must not know h
 a run takes, beyond what a workload says about itself.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 
@@ -40,10 +40,9 @@ class Group:
             for system in self.turns(name):
                 yield workloads.BY_NAME[name], system
 
-    def through_daemon(self) -> "Group":
-        """Each system that our daemon can set up is followed by the one it has set up."""
-        twins = {name: twin.name for name, twin in systems.THROUGH_DAEMON.items() if twin.name not in self.systems}
-        names = ([name, twins[name]] if name in twins else [name] for name in self.systems)
+    def beside(self, twins: Mapping[str, str]) -> "Group":
+        """Each of these systems is followed by its twin."""
+        names = ([name, twins[name]] if twins.get(name, name) not in self.systems else [name] for name in self.systems)
         return replace(self, systems=tuple(chain.from_iterable(names)))
 
     def available(self, skipped: Sequence[str]) -> "Group":
@@ -73,7 +72,11 @@ class Plan:
 
     def through_daemon(self) -> "Plan":
         """With vxlan and host-gw a second time wherever they are measured, set up by our daemon, and in turn."""
-        return replace(self, groups=tuple(group.through_daemon() for group in self.groups))
+        return self.beside({name: twin.name for name, twin in systems.THROUGH_DAEMON.items()})
+
+    def beside(self, twins: Mapping[str, str]) -> "Plan":
+        """With a twin, measured in turn, wherever one of these systems is measured."""
+        return replace(self, groups=tuple(group.beside(twins) for group in self.groups))
 
     def cost_s(self) -> float:
         """How long it takes about."""

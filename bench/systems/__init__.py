@@ -8,7 +8,7 @@ from bench.systems.openvpn import OpenVpn
 from bench.systems.scaled import SCALED
 from bench.systems.through_daemon import THROUGH_DAEMON
 from bench.systems.tinc import Tinc
-from bench.systems.udp import Udp, UdpKernel, UdpMerging, UdpOrdinary, UdpUnfiltered
+from bench.systems.udp import Udp, UdpBefore, UdpKernel, UdpMerging, UdpOrdinary, UdpUnfiltered
 from bench.systems.vtun import Vtun
 from bench.systems.wireguard import WireguardGo
 
@@ -27,6 +27,7 @@ ALL: tuple[type[System], ...] = (
     UdpMerging,
     UdpUnfiltered,
     UdpKernel,
+    UdpBefore,
     *THROUGH_DAEMON.values(),
     *SCALED,
 )
@@ -35,7 +36,7 @@ ALL: tuple[type[System], ...] = (
 BY_NAME: dict[str, type[System]] = {system.name: system for system in ALL}
 REFERENCE = Vxlan.name
 ORDINARY = UdpOrdinary.name
-_TAKEN_APART = (BareLoop, UdpOrdinary, UdpMerging, UdpUnfiltered, UdpKernel, *THROUGH_DAEMON.values(), *SCALED)
+_TAKEN_APART = (BareLoop, UdpOrdinary, UdpMerging, UdpUnfiltered, UdpKernel, UdpBefore, *THROUGH_DAEMON.values(), *SCALED)
 OVERLAYS = tuple(system.name for system in ALL if system not in _TAKEN_APART)
 """What a user would choose from; the others are ours, taken apart."""
 

@@ -5,10 +5,12 @@ Knows the daemon as an operator does: its flags, its device and the counters in 
 
 import json
 import os
+import shutil
 
 from bench.lab.daemon import Overlay
 from bench.lab.topology import ENCAPSULATION_BYTES, Host, Lab
 from bench.systems.base import System
+from bench.systems.tunnels import first_line
 from udpbackend.commands.status import fetch
 from udpbackend.host.fou_probe import probe
 
@@ -102,3 +104,25 @@ class UdpKernel(Udp):
     def make_overlay(self) -> Overlay:
         """The daemons, not yet started."""
         return Overlay(self.lab, "--dataplane=kernel")
+
+
+class UdpBefore(Udp):
+    """Another version of ours, in turn with this one: what a change is worth on the machine at hand."""
+
+    name = "udp-before"
+    what = "another version's udp-backend (BEFORE=path of it)"
+    against = Udp.name
+
+    @classmethod
+    def missing(cls) -> str:
+        """A daemon that was named."""
+        return "" if shutil.which(os.environ.get("BEFORE", "")) else "BEFORE=path of another version's udp-backend"
+
+    @classmethod
+    def version(cls) -> str:
+        """As it says."""
+        return first_line(os.environ["BEFORE"], "--version")
+
+    def make_overlay(self) -> Overlay:
+        """The daemons, not yet started."""
+        return Overlay(self.lab, installed=os.environ["BEFORE"])

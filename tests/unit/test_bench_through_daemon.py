@@ -66,3 +66,15 @@ def test_nothing_is_said_where_none_was_measured():
     document = Document({}, "")
     document.of(CELL, "vxlan").add(1, {"throughput_bps": 1e9})
     assert show.agreement(document.as_json("vxlan")) == ""
+
+
+def test_another_version_runs_in_turn_with_this_one():
+    (group,) = chosen("--systems", "vxlan,udp", "--links", "wire", "--before").groups
+    assert group.systems == ("vxlan", "udp", "udp-before")
+    assert "udp-before" not in chosen("--floors").systems()
+    assert all(it.systems[-2:] == ("udp", "udp-before") for it in chosen("--floors", "--before").groups)
+
+
+def test_another_version_has_to_be_named(monkeypatch):
+    monkeypatch.delenv("BEFORE", raising=False)
+    assert systems.BY_NAME["udp-before"].missing() == "BEFORE=path of another version's udp-backend"
