@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import busy_page, plots, profile, scale_page, show, soak, surroundings, systems
+from bench import busy_page, plots, profile, restart, scale_page, show, soak, surroundings, systems
 from bench.lab.wait import LabError
 from bench.show import Index, Row
 from bench.systems import SCALED
 from bench.systems.bare_loop import BareLoop
-from bench.systems.udp import Udp, UdpMerging
+from bench.systems.udp import Udp, UdpBefore, UdpMerging
 from bench.workloads import METRICS
 
 TEMPLATES = Path(__file__).with_name("pages")
@@ -156,24 +156,28 @@ def pump(document: Document) -> str:
     return markdown(("link, path", "figure", "udp, median", "udp : bare loop", "pairs", "verdict"), rows)
 
 
-def merging(document: Document, _markdown: object) -> str:
-    """UDP datagrams delivered one by one and merged: a line for each figure."""
-    index = Index(document)
-    rows = []
-    for ratio in document["ratios"]:
-        merged = index.find(ratio)
-        if (ratio["system"], ratio["against"]) != (UdpMerging.name, Udp.name):
-            continue
-        if not (show.is_headline(merged) or merged["metric"] in COSTS):
-            continue
-        key = (merged["link"], merged["path"], merged["mtu"], merged["workload"], merged["metric"])
-        apart = index.row(Udp.name, key)
-        beside_vxlan = apart and index.ratio(apart, systems.REFERENCE)
-        figures = [show.value(row["median"], row["unit"]) if row else "-" for row in (apart, merged)]
-        verdict = [ratio_text(ratio), str(ratio["pairs"]), ratio["verdict"], ratio_text(beside_vxlan)]
-        rows.append([where(merged), f"{merged['workload']}: {METRICS[merged['metric']].meaning}", *figures, *verdict])
-    header = ("link, path", "figure", "one by one", "merged", "merged : one by one", "pairs", "verdict")
-    return markdown((*header, "one by one : VXLAN"), rows)
+def twin(name: str, ours: str, its: str) -> Callable[[Document, object], str]:
+    """Ours as it is and in another form that was measured in turn with it: a line for each figure."""
+
+    def section(document: Document, _markdown: object) -> str:
+        index = Index(document)
+        rows = []
+        for ratio in document["ratios"]:
+            other = index.find(ratio)
+            if (ratio["system"], ratio["against"]) != (name, Udp.name):
+                continue
+            if not (show.is_headline(other) or other["metric"] in COSTS):
+                continue
+            key = (other["link"], other["path"], other["mtu"], other["workload"], other["metric"])
+            row = index.row(Udp.name, key)
+            beside_vxlan = row and index.ratio(row, systems.REFERENCE)
+            figures = [show.value(it["median"], it["unit"]) if it else "-" for it in (row, other)]
+            verdict = [ratio_text(ratio), str(ratio["pairs"]), ratio["verdict"], ratio_text(beside_vxlan)]
+            rows.append([where(other), f"{other['workload']}: {METRICS[other['metric']].meaning}", *figures, *verdict])
+        header = ("link, path", "figure", ours, its, f"{its} : {ours}", "pairs", "verdict", f"{ours} : VXLAN")
+        return markdown(header, rows)
+
+    return section
 
 
 def scale(document: Document) -> str:
@@ -255,7 +259,9 @@ MARKS: dict[str, Callable[[Document], str]] = {
     "cluster": _recorded("scale", scale_page.section),
     "soak": _recorded("soak", soak.section),
     "profile": _recorded("profile", profile.section),
-    "merging": _recorded("udp-merging", merging),
+    "merging": _recorded("udp-merging", twin(UdpMerging.name, "one by one", "merged")),
+    "before": _recorded("floors", twin(UdpBefore.name, "now", "before")),
+    "restart": _recorded("restart", restart.section),
     "through": _recorded("through-daemon", show.agreement_section),
     "versions": versions,
     "machine": machine,

@@ -36,7 +36,16 @@ ALL: tuple[type[System], ...] = (
 BY_NAME: dict[str, type[System]] = {system.name: system for system in ALL}
 REFERENCE = Vxlan.name
 ORDINARY = UdpOrdinary.name
-_TAKEN_APART = (BareLoop, UdpOrdinary, UdpMerging, UdpUnfiltered, UdpKernel, UdpBefore, *THROUGH_DAEMON.values(), *SCALED)
+_TAKEN_APART = (
+    BareLoop,
+    UdpOrdinary,
+    UdpMerging,
+    UdpUnfiltered,
+    UdpKernel,
+    UdpBefore,
+    *THROUGH_DAEMON.values(),
+    *SCALED,
+)
 OVERLAYS = tuple(system.name for system in ALL if system not in _TAKEN_APART)
 """What a user would choose from; the others are ours, taken apart."""
 

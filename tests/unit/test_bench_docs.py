@@ -71,7 +71,8 @@ def test_udp_one_by_one_stands_beside_udp_merged():
         series = made.of(Cell("wire", "host-host", 1500, "cubic", "udp-64"), system)
         for number in range(5):
             series.add(number, {"delivered_pps": rate * 1e3 + number})
-    (line,) = docs.merging(made.as_json("vxlan"), None).splitlines()[2:]
+    header, _, line = docs.twin("udp-merging", "one by one", "merged")(made.as_json("vxlan"), None).splitlines()
+    assert "| one by one | merged | merged : one by one |" in header
     assert "| 180.0 k/s | 270.0 k/s | 1.50 (1.50-1.50) | 5 |" in line
     assert line.endswith("| 0.90 (0.90-0.90) |")
 
