@@ -22,6 +22,8 @@ TSAN_FLAGS := -fsanitize=thread -fno-omit-frame-pointer
 C_TESTS := $(patsubst tests/c/%.c,%,$(wildcard tests/c/test_*.c))
 PLAIN_TESTS := $(patsubst tests/c/%.c,%,$(wildcard tests/c/plain_*.c))
 TSAN_TESTS := $(patsubst tests/c/%.c,%,$(wildcard tests/c/tsan_*.c))
+C_TEST_PROGRAMS := $(C_TESTS:%=$(CHECK_BUILD)/asan/run/%) $(PLAIN_TESTS:%=$(CHECK_BUILD)/plain/run/%)
+TSAN_TEST_PROGRAMS := $(TSAN_TESTS:%=$(CHECK_BUILD)/tsan/run/%)
 # qemu-user knows no bpf(), which test_steer is about.
 ARM64_TESTS := $(filter-out test_steer,$(C_TESTS))
 CROSS := aarch64-linux-gnu-gcc
@@ -79,10 +81,10 @@ define run_all
 done; [ -z "$$failed" ]
 endef
 
-c-test: $(C_TESTS:%=$(CHECK_BUILD)/asan/run/%) $(PLAIN_TESTS:%=$(CHECK_BUILD)/plain/run/%)
+c-test: $(C_TEST_PROGRAMS)
 	$(call run_all,$^,setarch -R)
 
-c-test-tsan: $(TSAN_TESTS:%=$(CHECK_BUILD)/tsan/run/%)
+c-test-tsan: $(TSAN_TEST_PROGRAMS)
 	$(call run_all,$^,setarch -R)
 
 # The same programs for another processor, whose byte order is ours and whose vector unit and memory order are not.
