@@ -23,8 +23,10 @@ C_TESTS := $(patsubst tests/c/%.c,%,$(wildcard tests/c/test_*.c))
 PLAIN_TESTS := $(patsubst tests/c/%.c,%,$(wildcard tests/c/plain_*.c))
 TSAN_TESTS := $(patsubst tests/c/%.c,%,$(wildcard tests/c/tsan_*.c))
 C_TEST_PROGRAMS := $(C_TESTS:%=$(CHECK_BUILD)/asan/run/%) $(PLAIN_TESTS:%=$(CHECK_BUILD)/plain/run/%)
+ARM64_GUEST_PROGRAMS := $(PLAIN_TESTS:%=$(CHECK_BUILD)/aarch64/run/%)
 TSAN_TEST_PROGRAMS := $(TSAN_TESTS:%=$(CHECK_BUILD)/tsan/run/%)
-# qemu-user knows no bpf(), which test_steer is about.
+# qemu-user knows no bpf(), which test_steer is about, and no filters of system calls, which plain_guard is about: that
+# one runs in the guest of `make test-arm64`.
 ARM64_TESTS := $(filter-out test_steer,$(C_TESTS))
 CROSS := aarch64-linux-gnu-gcc
 FUZZERS := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
@@ -92,7 +94,7 @@ c-test-tsan: $(TSAN_TEST_PROGRAMS)
 $(CHECK_BUILD)/aarch64/native.a: AR := aarch64-linux-gnu-ar
 $(eval $(call programs,aarch64,$(CROSS),,-static,tests/c))
 
-$(patsubst %,$(CHECK_BUILD)/aarch64/%,$(NATIVE_C:native/%.c=%.o) $(ARM64_TESTS:%=run/%)): | arm64-packages
+$(patsubst %,$(CHECK_BUILD)/aarch64/%,$(NATIVE_C:native/%.c=%.o) $(ARM64_TESTS:%=run/%) $(PLAIN_TESTS:%=run/%)): | arm64-packages
 
 c-test-arm64: $(ARM64_TESTS:%=$(CHECK_BUILD)/aarch64/run/%)
 	$(call run_all,$^,qemu-aarch64)

@@ -84,12 +84,15 @@ def _compile(root: Path, made: Path, *arguments: str) -> None:
 
 
 def _checkout(root: Path) -> None:
-    """The packages and tests of this checkout, and the extension compiled for the guest."""
+    """The packages and tests of this checkout, the extension compiled for the guest, and C tests that need a kernel."""
     there = root / "udpbackend"
     shutil.rmtree(there, ignore_errors=True)
     for name in ("udpbackend", "bench", "tests"):
         shutil.copytree(CHECKOUT / name, there / name, ignore=shutil.ignore_patterns("*.so", "__pycache__", "results"))
     shutil.copy(CHECKOUT / "pyproject.toml", there)
+    for program in BUILD.with_name("check").glob("aarch64/run/plain_*"):
+        if not program.suffix:
+            shutil.copy(program, there)
     interface = there / "interface.c"
     code = f"import build_ffi; build_ffi.ffibuilder.emit_c_code({str(interface)!r})"
     run(sys.executable, "-c", code, cwd=CHECKOUT / "native")
