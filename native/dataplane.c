@@ -1,4 +1,4 @@
-/* dataplane: the handle behind udpb.h: queues, the published table, counters.
+/* dataplane: the handle behind udpb.h: queues and the published table. What is told of them: report.c.
  *
  * Theory of operation. The published table is one atomic pointer. A publisher builds a new table without any lock that a
  * queue knows of, swaps the pointer and *retires* the old one together with each queue's generation at that moment. A
@@ -15,6 +15,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "dataplane.h"
 #include "guard.h"
 #include "queue.h"
 #include "rights.h"
@@ -32,17 +33,6 @@ struct retired {
 	struct table *table;
 	uint64_t generations[UDPB_QUEUES_MAX];
 	struct retired *next;
-};
-
-struct udpb {
-	struct table *_Atomic table;
-	struct queue *queues[UDPB_QUEUES_MAX]; /* changed under the lock; a queue is closed only by who turns it */
-	struct stats stats[UDPB_QUEUES_MAX];   /* outlive their queues */
-	struct udpb_config config;
-	_Atomic int guards[UDPB_QUEUES_MAX]; /* as in guard.h */
-	pthread_mutex_t lock;
-	struct peer_registry *registry;
-	struct retired *retired;
 };
 
 static void table_free(struct table *table)
@@ -351,135 +341,4 @@ int udpb_run_when(struct udpb *u, uint32_t queue, int go_fd, int stop_fd)
 		if (errno != EINTR)
 			return -errno;
 	return fds[1].revents ? 0 : udpb_run(u, queue, stop_fd);
-}
-
-int udpb_read_counters(const struct udpb *u, uint64_t *values, uint32_t count)
-{
-	if (count > STAT_COUNT)
-		return -EINVAL;
-	memset(values, 0, count * sizeof(*values));
-	for (uint32_t q = 0; q < UDPB_QUEUES_MAX; q++) {
-		for (uint32_t i = 0; i < count; i++)
-			values[i] += stats_read(&u->stats[q], (enum stat_id)i);
-	}
-	return 0;
-}
-
-int udpb_add_counters(struct udpb *u, const uint64_t *values, uint32_t count)
-{
-	if (count > STAT_COUNT)
-		return -EINVAL;
-	for (uint32_t i = 0; i < count; i++)
-		stats_add(&u->stats[0], (enum stat_id)i, values[i]);
-	return 0;
-}
-
-void udpb_last_error(const struct udpb *u, struct udpb_error *out)
-{
-	struct timespec clock;
-	uint64_t last = 0;
-
-	for (uint32_t q = 0; q < UDPB_QUEUES_MAX; q++) {
-		uint64_t it = atomic_load_explicit(&u->stats[q].last_error, memory_order_relaxed);
-
-		last = it > last ? it : last; /* the seconds stand foremost */
-	}
-	clock_gettime(CLOCK_MONOTONIC, &clock);
-	*out = (struct udpb_error){
-		.error = last & 0xffff,
-		.counter = last >> 16 & 0xffff,
-		.age_s = clock.tv_sec - (int64_t)(last >> 32),
-	};
-}
-
-uint32_t udpb_in_flight(struct udpb *u)
-{
-	uint32_t total = 0;
-
-	/* The lock keeps a queue from being closed and freed while it is read. */
-	pthread_mutex_lock(&u->lock);
-	for (uint32_t q = 0; q < UDPB_QUEUES_MAX; q++) {
-		if (u->queues[q])
-			total += atomic_load_explicit(&u->queues[q]->transmit.in_flight, memory_order_relaxed);
-	}
-	pthread_mutex_unlock(&u->lock);
-	return total;
-}
-
-/* How long ago a moment was that a queue may just have noted; -1 for never. */
-static int64_t since(int64_t then, int64_t now)
-{
-	return then == 0 ? -1 : now > then ? now - then : 0;
-}
-
-static void describe(const struct peer *peer, int64_t now, struct udpb_peer *out)
-{
-	int64_t heard = atomic_load_explicit(&peer->heard_ns, memory_order_relaxed);
-	int64_t dropped = atomic_load_explicit(&peer->dropped_ns, memory_order_relaxed);
-	uint32_t mtu = peer_path_mtu(peer, now);
-	/* Read after it: the end of a path MTU that is believed only moves on, and is never past. */
-	int64_t until = atomic_load_explicit(&peer->path_mtu_until_ns, memory_order_relaxed);
-
-	*out = (struct udpb_peer){
-		.address_be = peer->address_be,
-		.port_be = peer->port_be,
-		.path_mtu_bytes = mtu == UINT32_MAX ? 0 : peer_plausible_mtu(mtu),
-		.path_mtu_left_s = mtu == UINT32_MAX ? 0 : (uint32_t)((until - now) / 1000000000),
-		.tx_packets = atomic_load_explicit(&peer->tx_packets, memory_order_relaxed),
-		.tx_bytes = atomic_load_explicit(&peer->tx_bytes, memory_order_relaxed),
-		.rx_packets = atomic_load_explicit(&peer->rx_packets, memory_order_relaxed),
-		.rx_bytes = atomic_load_explicit(&peer->rx_bytes, memory_order_relaxed),
-		.silent_ns = since(heard, now),
-		.tx_dropped = atomic_load_explicit(&peer->tx_dropped, memory_order_relaxed),
-		.dropped_ago_ns = since(dropped, now),
-	};
-}
-
-size_t udpb_read_peers(struct udpb *u, struct udpb_peer *out, size_t capacity)
-{
-	struct timespec clock;
-	const struct table *table;
-	size_t count;
-	int64_t now;
-
-	clock_gettime(CLOCK_MONOTONIC, &clock);
-	now = clock.tv_sec * 1000000000LL + clock.tv_nsec;
-	/* The lock keeps a publisher from retiring this table while it is read. */
-	pthread_mutex_lock(&u->lock);
-	table = atomic_load(&u->table);
-	count = peer_map_count(table->peers);
-	for (size_t i = 0; i < count && i < capacity; i++)
-		describe(peer_map_at(table->peers, (uint32_t)i), now, &out[i]);
-	pthread_mutex_unlock(&u->lock);
-	return count;
-}
-
-size_t udpb_restore_peers(struct udpb *u, const struct udpb_peer *rows, size_t count)
-{
-	const struct table *table;
-	struct timespec clock;
-	size_t found = 0;
-	int64_t now;
-
-	clock_gettime(CLOCK_MONOTONIC, &clock);
-	now = clock.tv_sec * 1000000000LL + clock.tv_nsec;
-	pthread_mutex_lock(&u->lock);
-	table = atomic_load(&u->table);
-	for (size_t i = 0; i < count; i++) {
-		const struct udpb_peer *row = &rows[i];
-		struct peer *peer = peer_map_find(table->peers, row->address_be);
-
-		if (!peer || peer->port_be != row->port_be)
-			continue;
-		peer_sent(peer, row->tx_packets, row->tx_bytes);
-		if (row->silent_ns >= 0)
-			peer_heard(peer, row->rx_packets, row->rx_bytes, now > row->silent_ns ? now - row->silent_ns : 1);
-		if (row->tx_dropped)
-			peer_dropped(peer, row->tx_dropped, now > row->dropped_ago_ns ? now - row->dropped_ago_ns : 1);
-		if (row->path_mtu_bytes)
-			peer_learn_path_mtu(peer, row->path_mtu_bytes, now + row->path_mtu_left_s * 1000000000LL);
-		found++;
-	}
-	pthread_mutex_unlock(&u->lock);
-	return found;
 }
