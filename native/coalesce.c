@@ -7,8 +7,9 @@
  * A segment shorter than the others, or with PSH, closes the group.
  *
  * Checksums: a merged packet is handed over with a checksum the kernel completes, so a wrong one must never get in. Both
- * sides of a first join are verified then, and each that joins later. What stays alone leaves as it came: packet sockets
- * see the checksum that was sent, and only its receiver verifies it.
+ * sides of a first join are verified then, and each that joins later; one that was never finished (unfinished.h) is good
+ * enough. What stays alone leaves as it came: packet sockets see the checksum that was sent, and only its receiver
+ * verifies it.
  *
  * Order: groups are written in the order of their first packets, so a flow is in order as long as only its last group
  * is open. Every packet of a flow that does not join closes the open group; a fragment, whose ports nobody knows, closes
@@ -57,16 +58,6 @@ static uint32_t flow_hash(const struct packet *p, uint16_t transport)
 	return (uint32_t)(hash >> 56) % COALESCE_BUCKETS;
 }
 
-/* Whether the transport checksum of a whole packet is right. */
-static bool checksum_holds(const uint8_t *packet, uint32_t packet_bytes, uint16_t transport, uint8_t protocol)
-{
-	bool v4 = packet[0] >> 4 == 4;
-	uint32_t length = packet_bytes - transport;
-	uint64_t sum = checksum_pseudo(packet + (v4 ? 12 : 8), v4 ? 8 : 32, protocol, length);
-
-	return checksum_fold(checksum_add(sum, packet + transport, length)) == 0xffff;
-}
-
 static bool tcp_is_mergeable(const struct packet *p, struct candidate *it)
 {
 	const uint8_t *tcp = p->bytes + it->transport;
@@ -98,7 +89,7 @@ static uint32_t kind_of(uint8_t protocol)
 	return protocol == IPPROTO_TCP ? COALESCE_TCP : COALESCE_UDP;
 }
 
-static struct candidate classify(const struct coalesce *c, const struct packet *p)
+static struct candidate classify(const struct coalesce *c, const struct packet *p, uint16_t told)
 {
 	struct candidate it = { .transport = p->header_bytes };
 	bool mergeable;
@@ -112,7 +103,7 @@ static struct candidate classify(const struct coalesce *c, const struct packet *
 		return it;
 	it.hash = flow_hash(p, it.transport);
 	mergeable = p->protocol == IPPROTO_TCP ? tcp_is_mergeable(p, &it) : udp_is_mergeable(p, &it);
-	it.mergeable = mergeable && (p->version == 6 || p->header_bytes == IP4_BYTES) && p->length <= COALESCE_BYTES;
+	it.mergeable = mergeable && !told && (p->version == 6 || p->header_bytes == IP4_BYTES) && p->length <= COALESCE_BYTES;
 	return it;
 }
 
@@ -171,18 +162,34 @@ static bool follows(const struct coalesce_group *g, const struct packet *p, cons
 	       (it->protocol == IPPROTO_UDP || tcp_follows(g, p->bytes + it->transport));
 }
 
-/* Verifies a group's first packet when somebody wants to join it. */
-static bool head_is_sound(struct coalesce_group *g)
+/* Verifies a packet that is to be in a group of several. What its sender left unfinished is as good as right, but not what
+ * it left uncut, too: of that, nobody knows how long its segments are. */
+static bool is_sound(const struct coalesce *c, struct coalesce_group *g, const struct transport *t)
 {
+	enum transport_checksum checksum = transport_checksum(t);
+
+	if (checksum == CHECKSUM_PARTIAL && t->bytes > c->mtu)
+		return false;
+	g->unfinished += checksum == CHECKSUM_PARTIAL;
+	return checksum != CHECKSUM_WRONG;
+}
+
+/* Verifies a group's first packet when somebody wants to join it. */
+static bool head_is_sound(const struct coalesce *c, struct coalesce_group *g)
+{
+	const struct transport head = { g->head, g->head_bytes, g->transport, g->protocol };
+
 	if (!g->is_sound)
-		g->is_sound = checksum_holds(g->head, g->head_bytes, g->transport, g->protocol);
+		g->is_sound = is_sound(c, g, &head);
 	return g->is_sound;
 }
 
-/* Verifies a packet that wants to join a group; with a wrong checksum it stays alone. */
-static bool is_sound(const struct packet *p, struct candidate *it)
+/* The same for the packet that wants to; with a wrong checksum it stays alone. */
+static bool joiner_is_sound(const struct coalesce *c, struct coalesce_group *g, const struct packet *p, struct candidate *it)
 {
-	it->mergeable = checksum_holds(p->bytes, p->length, it->transport, it->protocol);
+	const struct transport t = { p->bytes, p->length, it->transport, it->protocol };
+
+	it->mergeable = is_sound(c, g, &t);
 	return it->mergeable;
 }
 
@@ -198,7 +205,8 @@ static void extend(struct coalesce_group *g, const struct packet *p, const struc
 	g->closed |= g->flags != 0;
 }
 
-static void open_group(struct coalesce *c, const struct packet *p, const struct candidate *it, uint16_t index)
+static struct coalesce_group *open_group(struct coalesce *c, const struct packet *p, const struct candidate *it,
+					 uint16_t index)
 {
 	uint16_t number = c->groups++;
 	struct coalesce_group *g = &c->group[number];
@@ -217,7 +225,7 @@ static void open_group(struct coalesce *c, const struct packet *p, const struct 
 		.closed = true,
 	};
 	if (!it->mergeable)
-		return;
+		return g;
 	g->payload_bytes = it->payload_bytes;
 	g->segments = 0;
 	if (it->protocol == IPPROTO_TCP)
@@ -226,6 +234,7 @@ static void open_group(struct coalesce *c, const struct packet *p, const struct 
 	g->next_in_bucket = c->bucket[it->hash];
 	c->bucket[it->hash] = number;
 	c->latest = number;
+	return g;
 }
 
 static void close_between(struct coalesce *c, const struct packet *p)
@@ -236,9 +245,9 @@ static void close_between(struct coalesce *c, const struct packet *p)
 	}
 }
 
-void coalesce_add(struct coalesce *c, const struct packet *p)
+void coalesce_add(struct coalesce *c, const struct packet *p, uint16_t told)
 {
-	struct candidate it = classify(c, p);
+	struct candidate it = classify(c, p, told);
 	uint16_t index = c->packets++;
 	uint16_t number = COALESCE_NONE;
 
@@ -251,7 +260,7 @@ void coalesce_add(struct coalesce *c, const struct packet *p)
 	if (number != COALESCE_NONE) {
 		struct coalesce_group *g = &c->group[number];
 
-		if (it.mergeable && follows(g, p, &it) && head_is_sound(g) && is_sound(p, &it)) {
+		if (it.mergeable && follows(g, p, &it) && head_is_sound(c, g) && joiner_is_sound(c, g, p, &it)) {
 			extend(g, p, &it);
 			g->length += it.payload_bytes;
 			c->next[g->last] = index;
@@ -261,7 +270,7 @@ void coalesce_add(struct coalesce *c, const struct packet *p)
 		}
 		g->closed = true;
 	}
-	open_group(c, p, &it, index);
+	open_group(c, p, &it, index)->told = told;
 }
 
 /* The headers of a super-packet, made from its first packet's. */

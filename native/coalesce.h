@@ -12,6 +12,7 @@
 #include <sys/uio.h>
 
 #include "packet.h"
+#include "unfinished.h"
 #include "virtio.h"
 
 #define COALESCE_PACKETS 512       /* in one batch */
@@ -36,15 +37,18 @@ struct coalesce_group {
 	uint16_t segments;
 	uint16_t first, last;   /* packets, a list through coalesce.next */
 	uint16_t next_in_bucket;
-	uint8_t protocol;       /* IPPROTO_TCP, IPPROTO_UDP, or 0 for what is never merged */
+	uint8_t protocol;       /* IPPROTO_TCP, IPPROTO_UDP, or 0: there is no such header to be read */
 	uint8_t version;
 	uint8_t flags;          /* TCP flags to be added to the head's: PSH */
 	bool closed;            /* nothing may follow */
 	bool is_sound;          /* the first packet's checksum has been verified; those that joined always are */
+	uint16_t told;          /* as coalesce_add was told of the first packet */
+	uint16_t unfinished;    /* of a group of several: how many of them had a partial checksum */
 };
 
 struct coalesce {
 	uint32_t kinds; /* COALESCE_TCP, COALESCE_UDP */
+	uint32_t mtu;   /* of flannel0: a longer packet whose checksum is partial is a super-packet already */
 	uint16_t packets, groups;
 	uint16_t latest; /* the group last added to: most packets follow it */
 	struct iovec packet[COALESCE_PACKETS]; /* as received */
@@ -61,8 +65,9 @@ static inline bool coalesce_full(const struct coalesce *c)
 	return c->packets == COALESCE_PACKETS;
 }
 
-/* Adds a valid packet, whose bytes stay as they are until the batch is over. Not when full. */
-void coalesce_add(struct coalesce *c, const struct packet *p);
+/* Adds a valid packet, whose bytes stay as they are until the batch is over. Not when full. `told` is not 0 for what is
+ * known to be a super-packet already, the payload of each of its segments: it is a group of its own. */
+void coalesce_add(struct coalesce *c, const struct packet *p, uint16_t told);
 
 /* A group as one write to the TUN: the virtio header, then `iov`, which has room for COALESCE_SEGMENTS + 1. A group of one
  * packet is the packet as it was received. Merged headers are made in `headers`, which holds COALESCE_HEADERS_MAX. Returns

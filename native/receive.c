@@ -5,15 +5,22 @@
  * A mark of congestion that was made on the way is carried over into it (RFC 6040). The common case costs
  * no lookup (the source is the one let in before) or one: the owner of the inner source's prefix is the peer the datagram
  * came from. Only when that fails is the outer address looked up, to tell a stranger from a peer that sends what it should
- * not. What passes is coalesced over the whole batch and written to the TUN. Every datagram ends in exactly one of
- * rx_delivered and the rx_drop counters.
+ * not. What passes is coalesced over the whole batch and written to the TUN. What its sender left to a card (unfinished.h)
+ * goes on as such, or is cut here where flannel0 takes no super-packets. Every datagram ends in exactly one of rx_delivered
+ * and the rx_drop counters.
  */
 #include "receive.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <string.h>
 
+#include "bytes.h"
+#include "segment.h"
+#include "unfinished.h"
+
 #define PASSES (-1) /* no counter's number */
+#define IP6_BYTES 40
 
 static const enum stat_id fault_counter[] = {
 	[PACKET_SHORT] = STAT_rx_drop_short,
@@ -126,21 +133,104 @@ static int count_write(struct receive *r, int error, uint32_t packets, uint32_t 
 }
 
 /* Writes a packet as it was received, and counts it. Returns the error when the TUN is gone by it. */
-static int write_lone(struct receive *r, const struct iovec *packet)
+static int write_lone(struct receive *r, const struct iovec *packet, const struct virtio_net_hdr *header)
 {
-	return count_write(r, tun_io_write_within(r->tun, packet->iov_base, packet->iov_len), 1, (uint32_t)packet->iov_len);
+	int error = tun_io_write_within(r->tun, header, packet->iov_base, packet->iov_len);
+
+	return count_write(r, error, 1, (uint32_t)packet->iov_len);
 }
 
-/* The kernel refused a super-packet: from now on none of that kind, and this one packet by packet. */
+/* The kernel refused a super-packet: from now on none of that kind. */
+static void note_refused(struct receive *r, uint8_t protocol)
+{
+	stats_add(r->stats, STAT_rx_coalesce_refused, 1);
+	r->tun->offloads &= protocol == IPPROTO_TCP ? ~(uint32_t)UDPB_OFFLOAD_TCP_COALESCE
+						    : ~(uint32_t)UDPB_OFFLOAD_UDP_COALESCE;
+}
+
+/* Cuts a super-packet that came as one datagram, and writes its segments one by one, finished. It counts as the one packet
+ * that it was received as: delivered if all of it was taken. Returns the error when the TUN is gone by it. */
+static int write_cut(struct receive *r, const struct iovec *super, const struct virtio_net_hdr *header)
+{
+	static const struct virtio_net_hdr plain = { .gso_type = VIRTIO_NET_HDR_GSO_NONE };
+	uint8_t headers[SEGMENT_HEADERS_MAX];
+	struct segment_source source;
+	struct packet packet;
+	int error = 0;
+
+	if (packet_parse(super->iov_base, super->iov_len, &packet) != PACKET_OK ||
+	    segment_prepare(&source, super->iov_base, &packet, header) < 0)
+		return count_write(r, -EINVAL, 1, 0);
+	for (uint32_t i = 0; i < source.count; i++) {
+		struct segment it;
+		struct iovec iov[3];
+		int failed;
+
+		segment_make(&source, i, headers, &it);
+		iov[1] = (struct iovec){ .iov_base = headers, .iov_len = it.headers_bytes };
+		iov[2] = (struct iovec){ .iov_base = (void *)(uintptr_t)it.payload, .iov_len = it.payload_bytes };
+		failed = tun_io_write(r->tun, &plain, iov, 3);
+		error = error ? error : failed;
+	}
+	stats_add(r->stats, STAT_rx_writes, source.count - 1);
+	r->written += source.count - 1;
+	return count_write(r, error, 1, packet.length);
+}
+
+static int write_super(struct receive *r, const struct iovec *super, const struct virtio_net_hdr *header, uint8_t protocol)
+{
+	uint32_t taken = protocol == IPPROTO_TCP ? UDPB_OFFLOAD_TCP_COALESCE : UDPB_OFFLOAD_UDP_COALESCE;
+	int error;
+
+	stats_add(r->stats, STAT_rx_super_packets, 1);
+	if (!(r->tun->offloads & taken))
+		return write_cut(r, super, header);
+	error = tun_io_write_within(r->tun, header, super->iov_base, super->iov_len);
+	if (error != -EINVAL)
+		return count_write(r, error, 1, (uint32_t)super->iov_len);
+	note_refused(r, protocol);
+	return write_cut(r, super, header);
+}
+
+/* Writes a packet whose field holds the pseudo-header's sum; `told` as in coalesce_add. Returns the error when the TUN is
+ * gone by it. */
+static int write_unfinished(struct receive *r, const struct iovec *packet, const struct transport *t, uint16_t told)
+{
+	struct virtio_net_hdr header;
+
+	if (transport_checksum(t) != CHECKSUM_PARTIAL)
+		return write_lone(r, packet, NULL);
+	stats_add(r->stats, STAT_rx_partial_checksum, 1);
+	switch (unfinished_describe(t, r->tun->mtu, told, &header)) {
+	case UNFINISHED_WHOLE:
+		return write_lone(r, packet, &header);
+	case UNFINISHED_SUPER:
+		return write_super(r, packet, &header, t->protocol);
+	default:
+		stats_add(r->stats, STAT_rx_drop_udp_super_packet, 1);
+		return 0;
+	}
+}
+
+/* Writes one packet of a group that has not been joined, or was refused. */
+static inline int write_single(struct receive *r, const struct coalesce_group *g, uint16_t index, uint16_t told)
+{
+	const struct iovec *packet = &r->coalesce.packet[index];
+	const struct transport t = { packet->iov_base, (uint32_t)packet->iov_len, g->transport, g->protocol };
+
+	if (g->protocol && transport_may_be_partial(&t))
+		return write_unfinished(r, packet, &t, told);
+	return write_lone(r, packet, NULL);
+}
+
+/* Writes a refused group packet by packet. */
 static int write_apart(struct receive *r, const struct coalesce_group *g)
 {
 	int gone = 0;
 
-	stats_add(r->stats, STAT_rx_coalesce_refused, 1);
-	r->tun->offloads &= g->protocol == IPPROTO_TCP ? ~(uint32_t)UDPB_OFFLOAD_TCP_COALESCE
-						       : ~(uint32_t)UDPB_OFFLOAD_UDP_COALESCE;
+	note_refused(r, g->protocol);
 	for (uint16_t i = g->first; i != COALESCE_NONE; i = r->coalesce.next[i]) {
-		int error = write_lone(r, &r->coalesce.packet[i]);
+		int error = write_single(r, g, i, 0);
 
 		gone = error ? error : gone;
 	}
@@ -163,7 +253,10 @@ static int write_merged(struct receive *r, uint16_t number)
 	int count = coalesce_build(&r->coalesce, number, &header, headers, iov + 1);
 	int error = tun_io_write(r->tun, &header, iov, count + 1);
 
-	return error == -EINVAL ? write_apart(r, g) : count_write(r, error, g->segments, group_bytes(g));
+	if (error == -EINVAL)
+		return write_apart(r, g);
+	stats_add(r->stats, STAT_rx_partial_checksum, g->unfinished);
+	return count_write(r, error, g->segments, group_bytes(g));
 }
 
 /* Writes the groups of the batch and begins a new one. Returns 0 or the error by which the TUN is gone. */
@@ -174,13 +267,25 @@ static int write_groups(struct receive *r)
 
 	for (uint16_t i = 0; i < c->groups; i++) {
 		const struct coalesce_group *g = &c->group[i];
-		int error = g->segments > 1 ? write_merged(r, i) : write_lone(r, &c->packet[g->first]);
+		int error = g->segments > 1 ? write_merged(r, i) : write_single(r, g, g->first, g->told);
 
 		gone = error ? error : gone;
 	}
 	r->written += c->groups;
 	coalesce_reset(&r->coalesce);
 	return gone;
+}
+
+/* Whether a message of several datagrams, as the socket says, is one packet, as its header says: a super-packet of UDP that
+ * a kernel's tunnel has sent over a virtual link. The kernel then tells the size of the datagrams inside (linux/net/ipv4/
+ * udp.c, udp_cmsg_recv), and to cut there would make packets of a stranger's payload. */
+static bool is_one_packet(const uint8_t *bytes, uint32_t length)
+{
+	if (length < PACKET_MIN_BYTES)
+		return false;
+	if (bytes[0] >> 4 == 6)
+		return ntohs(load16(bytes + 4)) + (uint32_t)IP6_BYTES == length;
+	return bytes[0] >> 4 == 4 && ntohs(load16(bytes + 2)) == length;
 }
 
 /* Takes one message apart. Returns 0 or the error by which the TUN is gone. */
@@ -193,8 +298,13 @@ static int take_message(struct receive *r, const struct table *table, struct mms
 	uint32_t left = message->msg_len, segment = about.segment_bytes;
 	uint32_t good_packets = 0, good_bytes = 0;
 	struct peer *sender = NULL;
+	uint16_t told = 0;
 	int gone = 0;
 
+	if (segment > 0 && segment < left && is_one_packet(bytes, left)) {
+		told = (uint16_t)segment;
+		segment = 0;
+	}
 	do { /* once for an empty datagram, too */
 		uint32_t length = segment > 0 && segment < left ? segment : left;
 		struct peer *peer = NULL;
@@ -210,7 +320,7 @@ static int take_message(struct receive *r, const struct table *table, struct mms
 
 				gone = error ? error : gone;
 			}
-			coalesce_add(&r->coalesce, &packet);
+			coalesce_add(&r->coalesce, &packet, told);
 			sender = peer;
 			good_packets++;
 			good_bytes += length;
@@ -254,6 +364,7 @@ int receive_batch(struct receive *r, const struct table *table, int64_t now_ns)
 	}
 	r->memory.version = 0;
 	r->written = 0;
+	r->coalesce.mtu = r->tun->mtu;
 	r->coalesce.kinds = (r->tun->offloads & UDPB_OFFLOAD_TCP_COALESCE ? COALESCE_TCP : 0) |
 			    (r->tun->offloads & UDPB_OFFLOAD_UDP_COALESCE ? COALESCE_UDP : 0);
 	coalesce_reset(&r->coalesce);

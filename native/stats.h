@@ -76,6 +76,8 @@
 	  "a peer lets out what its kernel should not: look for the sender there")                                     \
 	X(rx_drop_ecn, RX, DROPPED, "datagram marked on the way (ECN) holds a packet whose sender does not see marks",         \
 	  "a device of the underlay marks congestion on packets that are Not-ECT, or overwrites their TOS: mend it there") \
+	X(rx_drop_udp_super_packet, RX, DROPPED, "unfinished UDP packet longer than flannel0's MTU: several datagrams, not told apart", \
+	  "compare MTUs in `status`; where they agree, `ethtool -K DEV tx off` on the underlay of the node that sent it") \
 	X(rx_drop_tun_down, RX, DROPPED, "flannel0 is down", "`ip link set flannel0 up`")                              \
 	X(rx_drop_tun_refused, RX, DROPPED, "the kernel refused a packet written to flannel0",                         \
 	  "`status` shows the last error; IPv6 may be switched off on flannel0")                                       \
@@ -86,6 +88,8 @@
 	X(tx_datagrams, TX, NOTE, "datagrams sent, fragments counted one by one", "")                                  \
 	X(rx_messages, RX, NOTE, "messages received, each of one or more equal datagrams", "")                         \
 	X(rx_writes, RX, NOTE, "writes to flannel0: packets and super-packets", "")                                    \
+	X(rx_partial_checksum, RX, NOTE, "packets whose checksum a kernel's tunnel left to a card, handed on as such", "")     \
+	X(rx_super_packets, RX, NOTE, "super-packets that a kernel's tunnel sent in one datagram", "")                         \
 	X(tx_fragmented, TX, NOTE, "packets without DF that were cut to fit the path", "")                             \
 	X(tx_bytes, TX, NOTE, "bytes of inner packets sent", "")                                                       \
 	X(rx_bytes, RX, NOTE, "bytes of inner packets delivered", "")                                                  \

@@ -7,6 +7,7 @@
 #include <netinet/in.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -72,6 +73,18 @@ static ssize_t plain_write(int fd, const void *buffer, size_t bytes)
 	return syscall(SYS_write, fd, buffer, bytes);
 }
 
+/* Asked of a socket: the TUN's fd does not say it. Where nobody knows (the device is in another namespace, say), no packet
+ * counts as too long. */
+static uint32_t ask_mtu(struct ifreq *request)
+{
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	bool known = fd >= 0 && ioctl(fd, SIOCGIFMTU, request) == 0;
+
+	if (fd >= 0)
+		close(fd);
+	return known ? (uint32_t)request->ifr_mtu : UINT16_MAX;
+}
+
 int tun_io_open(struct tun_io *io, int fd, uint32_t off)
 {
 	int header_bytes = (int)sizeof(struct virtio_net_hdr);
@@ -85,6 +98,7 @@ int tun_io_open(struct tun_io *io, int fd, uint32_t off)
 	if (ioctl(fd, TUNSETVNETHDRSZ, &header_bytes) < 0)
 		return -errno;
 	*io = (struct tun_io){ .fd = fd, .read = plain_read, .writev = writev, .write = plain_write };
+	io->mtu = ask_mtu(&request);
 	error = negotiate(io, off);
 	if (error)
 		return error;
@@ -130,7 +144,7 @@ int tun_io_write_packet(const struct tun_io *io, const uint8_t *packet, size_t l
 	return tun_io_write(io, &header, iov, 2);
 }
 
-int tun_io_write_within(const struct tun_io *io, uint8_t *packet, size_t length)
+int tun_io_write_within(const struct tun_io *io, const struct virtio_net_hdr *header, uint8_t *packet, size_t length)
 {
 	static const struct virtio_net_hdr plain = { .gso_type = VIRTIO_NET_HDR_GSO_NONE };
 	uint8_t *start = packet - TUN_IO_HEADER_BYTES;
@@ -138,7 +152,7 @@ int tun_io_write_within(const struct tun_io *io, uint8_t *packet, size_t length)
 	ssize_t put;
 
 	memcpy(kept, start, sizeof(kept));
-	memcpy(start, &plain, sizeof(plain));
+	memcpy(start, header ? header : &plain, sizeof(plain));
 	do {
 		put = io->write(io->fd, start, sizeof(plain) + length);
 	} while (put < 0 && errno == EINTR);

@@ -17,6 +17,7 @@
 
 struct tun_io {
 	int fd;
+	uint32_t mtu; /* of the device when it was opened, in bytes */
 	_Atomic uint32_t offloads; /* UDPB_OFFLOAD_* of what the TUN gives and takes; may shrink; any thread may read it */
 	ssize_t (*read)(int fd, void *buffer, size_t capacity); /* a test puts its own here */
 	ssize_t (*writev)(int fd, const struct iovec *iov, int count);
@@ -39,9 +40,10 @@ int tun_io_write(const struct tun_io *io, const struct virtio_net_hdr *header, s
 /* Writes one plain packet. */
 int tun_io_write_packet(const struct tun_io *io, const uint8_t *packet, size_t length);
 
-/* The same for a packet in a larger buffer, with one piece instead of two, which a tenth of a short packet's time is spent
- * on. The TUN_IO_HEADER_BYTES before it are the caller's; they are as they were when the call returns. */
-int tun_io_write_within(const struct tun_io *io, uint8_t *packet, size_t length);
+/* Writes one packet with its virtio header, NULL for a plain one. It stands in a larger buffer, so there is one piece instead
+ * of two, which a tenth of a short packet's time is spent on. The TUN_IO_HEADER_BYTES before it are the caller's; they are
+ * as they were when the call returns. */
+int tun_io_write_within(const struct tun_io *io, const struct virtio_net_hdr *header, uint8_t *packet, size_t length);
 
 /* Whether an error of the calls above means that the device is gone for good. */
 bool tun_io_is_gone(int error);

@@ -29,7 +29,7 @@ static void work(void *argument)
 	for (uint32_t i = 0; i < job->count; i++) {
 		if (packet_parse(job->datagram[i], job->length[i], &packet) != PACKET_OK)
 			abort();
-		coalesce_add(&job->batch, &packet);
+		coalesce_add(&job->batch, &packet, 0);
 	}
 	for (uint16_t i = 0; i < job->batch.groups; i++)
 		timing_use((uint64_t)coalesce_build(&job->batch, i, &header, headers, iov));

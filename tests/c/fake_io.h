@@ -22,6 +22,7 @@
 #include "udp_io.h"
 
 #define FAKE_ITEMS 1024
+#define FAKE_MTU 1472 /* the TUN's */
 #define FAKE_FAULTS 8
 #define FAKE_SOCKETS 300
 #define FAKE_BESIDE 1000 /* the first fd of a socket beside another */
@@ -479,7 +480,7 @@ static inline int fake_beside(struct udp_io *io, const struct udp_io *model, uin
 static inline void fake_open(struct tun_io *tun, struct udp_io *udp)
 {
 	fake_reset();
-	*tun = (struct tun_io){.fd = 3, .read = fake_read, .writev = fake_writev, .write = fake_write};
+	*tun = (struct tun_io){.fd = 3, .mtu = FAKE_MTU, .read = fake_read, .writev = fake_writev, .write = fake_write};
 	*udp = (struct udp_io){.fd = 4,
 			       .segments_max = 1,
 			       .recvmmsg = fake_recvmmsg,

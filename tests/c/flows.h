@@ -44,7 +44,7 @@ enum happening {
 	HAPPENS_PUSH, HAPPENS_SHORT, HAPPENS_SIZE, HAPPENS_GAP, HAPPENS_AGAIN, HAPPENS_WINDOW, HAPPENS_ACKNOWLEDGED,
 	HAPPENS_NO_DATA, HAPPENS_FLAG, HAPPENS_ECHO, HAPPENS_TOS, HAPPENS_TTL, HAPPENS_DF, HAPPENS_ID, HAPPENS_LABEL,
 	HAPPENS_OPTIONS, HAPPENS_IP_OPTIONS, HAPPENS_FRAGMENT, HAPPENS_DAMAGE, HAPPENS_NO_CHECKSUM, HAPPENS_STRANGER,
-	HAPPENS_CUT_OFF, HAPPENINGS,
+	HAPPENS_CUT_OFF, HAPPENS_PARTIAL, HAPPENINGS,
 };
 
 /* Four kinds of flow, two of each between the same addresses. */
@@ -112,6 +112,9 @@ static inline size_t flows_damage(struct choices *c, enum happening what, const 
 	case HAPPENS_NO_CHECKSUM:
 		put_16(out + start + field_of(now->protocol), 0);
 		break;
+	case HAPPENS_PARTIAL: /* left to a card */
+		put_16(out + start + field_of(now->protocol), pseudo_sum(out, len, start, now->protocol));
+		return len;
 	case HAPPENS_STRANGER:
 		out[now->version == 4 ? 9 : 6] = (uint8_t[]){1, 58, 50, 44, 0, 253}[choose(c, 6)];
 		break;

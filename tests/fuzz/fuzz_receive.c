@@ -1,6 +1,7 @@
 /* fuzz_receive: whatever datagrams arrive, with whatever the kernel says of them, each ends as one packet of flannel0 or
  * in one counter. What is written is what was let in, each packet once, a flow in its order, and nobody is let in who
- * should not be; nothing that was let in is lost unless flannel0 refuses it.
+ * should not be; nothing that was let in is lost unless flannel0 refuses it, or it is of UDP and nobody knows where to cut
+ * it. A checksum is passed off as unfinished only where the packet's field says so.
  *
  * The input's bytes choose the datagrams (flows of flows.h from the addresses of peers and others, and the input's own
  * bytes), how many came as one message, the control data, and what flannel0 says to each write. Who is let in is judged
@@ -26,8 +27,11 @@ static uint8_t message_bytes[MESSAGE_ROOM + SUPER_ROOM];
 static struct {
 	struct packet packet; /* its bytes are an allocation of their own */
 	uint32_t place;       /* among all that was written; UINT32_MAX: not yet */
+	bool partial;
+	uint32_t size;        /* of the segments of a super-packet; 0: it is none */
+	uint32_t next, seen;  /* of these segments: the one after the last that was written, and how many were */
 } let_in[DATAGRAMS_ROOM];
-static uint32_t let_in_count, first_of_batch, datagrams, written;
+static uint32_t let_in_count, first_of_batch, datagrams, written, undivided;
 static uint64_t written_bytes, refused, of_peer[4];
 static int gone_error; /* that flannel0 has answered in this batch */
 
@@ -69,8 +73,33 @@ static int merged_ecn(uint8_t inner, uint8_t outer)
 	return outer == PACKET_ECT1 && inner == PACKET_ECT0 ? PACKET_ECT1 : inner;
 }
 
+/* How long the segments are of a packet whose checksum was left to a card: 0 for all of it, UINT32_MAX if nobody knows. */
+static uint32_t segment_size(const struct packet *p, uint32_t told)
+{
+	uint32_t mtu = bench.rig.tun.mtu, headers = (uint32_t)cut_headers(p->bytes, p->header_bytes, p->protocol);
+	uint32_t payload = p->length - headers, size;
+	bool whole = headers < p->length && (p->protocol == UDP || headers >= p->header_bytes + 20U);
+
+	if (p->protocol == UDP && p->length <= mtu && (!told || told >= p->length - headers))
+		return 0;
+	if (p->protocol == UDP)
+		return told && whole && headers + told <= mtu && (payload + told - 1) / told <= 128 ? told : UINT32_MAX;
+	if (p->length <= mtu || !whole)
+		return 0;
+	size = mtu > headers + 256 ? mtu - headers : 256;
+	return size < payload ? size : 0;
+}
+
+/* Whether a message is one packet, however many datagrams the kernel says there are in it. */
+static bool is_one(const uint8_t *bytes, size_t length)
+{
+	if (length < 20 || (bytes[0] >> 4 != 4 && bytes[0] >> 4 != 6))
+		return false;
+	return bytes[0] >> 4 == 4 ? get_16(bytes + 2) == length : get_16(bytes + 4) + 40 == length;
+}
+
 /* One datagram arrives; if it is to be let in, that is noted. */
-static void judge_datagram(const uint8_t *bytes, size_t length, uint32_t outer, uint8_t tos)
+static void judge_datagram(const uint8_t *bytes, size_t length, uint32_t outer, uint8_t tos, uint32_t told)
 {
 	uint8_t *copy = malloc(length + !length);
 	struct packet *p = &let_in[let_in_count].packet;
@@ -88,9 +117,19 @@ static void judge_datagram(const uint8_t *bytes, size_t length, uint32_t outer, 
 		if (p->version == 4)
 			seal(copy);
 	}
-	let_in[let_in_count++].place = UINT32_MAX;
 	if (outer == PEER(2) || outer == PEER(3))
 		of_peer[outer - PEER(0)]++;
+	let_in[let_in_count].place = UINT32_MAX;
+	let_in[let_in_count].next = let_in[let_in_count].seen = let_in[let_in_count].size = 0;
+	let_in[let_in_count].partial = is_partial(p);
+	if (let_in[let_in_count].partial)
+		let_in[let_in_count].size = segment_size(p, told);
+	if (let_in[let_in_count].size == UINT32_MAX) {
+		undivided++;
+		free(copy);
+		return;
+	}
+	let_in_count++;
 }
 
 /* ---- what arrives ---- */
@@ -186,6 +225,7 @@ static int fuzz_recvmmsg(int fd, struct mmsghdr *messages, unsigned int count, i
 		uint32_t outer = froms[choose(choices, COUNT(froms))];
 		struct sockaddr_in from = {.sin_family = AF_INET, .sin_port = 1, .sin_addr.s_addr = htonl(outer)};
 		size_t length = 0, first = 0, at = 0, segment;
+		uint32_t told = 0;
 		struct udp_io_about about;
 
 		for (; packets && length < MESSAGE_ROOM - 2000; packets--) {
@@ -197,6 +237,10 @@ static int fuzz_recvmmsg(int fd, struct mmsghdr *messages, unsigned int count, i
 		if (segment && segment < 40 && length > 1600 * segment)
 			length = 1600 * segment; /* a batch of this fuzzer stays below its room */
 		REQUIRE(length <= m->msg_iov->iov_len);
+		if (segment && segment < length && is_one(message_bytes, length)) {
+			told = (uint32_t)segment;
+			segment = 0;
+		}
 		memcpy(m->msg_iov->iov_base, message_bytes, length);
 		memcpy(m->msg_name, &from, sizeof(from));
 		m->msg_namelen = sizeof(from);
@@ -204,7 +248,7 @@ static int fuzz_recvmmsg(int fd, struct mmsghdr *messages, unsigned int count, i
 		do {
 			size_t piece = segment && segment < length - at ? segment : length - at;
 
-			judge_datagram(message_bytes + at, piece, outer, about.tos);
+			judge_datagram(message_bytes + at, piece, outer, about.tos, told);
 			at += piece;
 		} while (at < length);
 	}
@@ -213,27 +257,100 @@ static int fuzz_recvmmsg(int fd, struct mmsghdr *messages, unsigned int count, i
 
 /* ---- what is written ---- */
 
-static void take_written(const uint8_t *bytes, size_t length, size_t start, uint8_t protocol)
+static void place(uint32_t i)
+{
+	let_in[i].place = written++;
+	written_bytes += let_in[i].packet.length;
+}
+
+static struct virtio_net_hdr super_header(uint32_t i)
+{
+	const struct packet *p = &let_in[i].packet;
+	bool tcp = p->protocol == TCP, cwr = tcp && p->bytes[p->header_bytes + 13] & CWR;
+	struct virtio_net_hdr header = {
+		.flags = VIRTIO_NET_HDR_F_NEEDS_CSUM,
+		.csum_start = p->header_bytes,
+		.csum_offset = (uint16_t)field_of(p->protocol),
+	};
+
+	if (!let_in[i].size)
+		return header;
+	header.gso_type = !tcp ? VIRTIO_NET_HDR_GSO_UDP_L4 : p->version == 4 ? VIRTIO_NET_HDR_GSO_TCPV4 : VIRTIO_NET_HDR_GSO_TCPV6;
+	header.gso_type |= cwr ? VIRTIO_NET_HDR_GSO_ECN : 0;
+	header.gso_size = (uint16_t)let_in[i].size;
+	header.hdr_len = (uint16_t)cut_headers(p->bytes, p->header_bytes, p->protocol);
+	return header;
+}
+
+/* A packet that goes on as it came: with its checksum finished, or said to be unfinished. */
+static bool take_same(const uint8_t *bytes, size_t length, const struct virtio_net_hdr *header)
+{
+	static const struct virtio_net_hdr plain;
+
+	for (uint32_t i = first_of_batch; i < let_in_count; i++) {
+		const struct packet *p = &let_in[i].packet;
+		const struct virtio_net_hdr expected = let_in[i].partial ? super_header(i) : plain;
+
+		if (let_in[i].place != UINT32_MAX || let_in[i].next || p->length != length ||
+		    memcmp(header, &expected, sizeof(expected)) || memcmp(p->bytes, bytes, length))
+			continue;
+		place(i);
+		return true;
+	}
+	return false;
+}
+
+/* The next segment of a super-packet that is cut. */
+static void take_segment(const uint8_t *bytes, size_t length)
 {
 	static uint8_t piece[SUPER_ROOM];
+
+	for (uint32_t i = first_of_batch; i < let_in_count; i++) {
+		const struct packet *p = &let_in[i].packet;
+		const struct virtio_net_hdr header = super_header(i);
+		size_t start = p->header_bytes, count;
+
+		if (!let_in[i].size || let_in[i].place != UINT32_MAX)
+			continue;
+		count = cut_count(p->length, &header, header.hdr_len);
+		for (uint32_t at = let_in[i].next; at < count; at++) {
+			if (cut(p->bytes, p->length, &header, p->protocol, at, piece) != length ||
+			    !same_packet(piece, bytes, length, start, p->protocol))
+				continue;
+			let_in[i].next = at + 1;
+			if (++let_in[i].seen == count)
+				place(i);
+			return;
+		}
+	}
+	REQUIRE(!"a packet that nobody has sent");
+}
+
+/* A segment of what was joined. */
+static void take_joined(const uint8_t *bytes, size_t length, size_t start, uint8_t protocol)
+{
+	static uint8_t piece[SUPER_ROOM], expected[SUPER_ROOM];
 	uint32_t i = first_of_batch;
 
 	for (; i < let_in_count; i++) {
 		const struct packet *p = &let_in[i].packet;
 
-		if (let_in[i].place != UINT32_MAX || p->length != length)
+		if (let_in[i].place != UINT32_MAX || let_in[i].size || p->length != length)
 			continue;
 		memcpy(piece, bytes, length);
-		if (protocol && p->version == 4 && p->dont_fragment) { /* such an identification means nothing (RFC 6864) */
+		memcpy(expected, p->bytes, length);
+		if (let_in[i].partial) /* it goes on finished */
+			seal_transport(expected, length, start, protocol);
+		if (p->version == 4 && p->dont_fragment) { /* such an identification means nothing (RFC 6864) */
 			memcpy(piece + 4, p->bytes + 4, 2);
 			memcpy(piece + 10, p->bytes + 10, 2);
 		}
-		if (protocol ? same_packet(piece, p->bytes, length, start, protocol) : !memcmp(piece, p->bytes, length))
+		if (same_packet(piece, expected, length, start, protocol))
 			break;
 	}
 	REQUIRE(i < let_in_count);
-	let_in[i].place = written++;
-	written_bytes += length;
+	REQUIRE(let_in[i].partial || is_sound(&let_in[i].packet));
+	place(i);
 }
 
 static int refusal(bool merged)
@@ -261,16 +378,18 @@ static ssize_t fuzz_write_frame(const uint8_t *frame, size_t length)
 	error = refusal(header.gso_type != VIRTIO_NET_HDR_GSO_NONE);
 	if (error)
 		return fake_fail(error);
+	if (take_same(bytes, len, &header))
+		return (ssize_t)length;
 	if (header.gso_type == VIRTIO_NET_HDR_GSO_NONE) {
 		REQUIRE(header.flags == 0);
-		take_written(bytes, len, 0, 0);
+		take_segment(bytes, len);
 		return (ssize_t)length;
 	}
 	protocol = header.csum_offset == 16 ? TCP : UDP;
 	count = cut_count(len, &header, cut_headers(bytes, header.csum_start, protocol));
 	REQUIRE(count > 1 && count <= COALESCE_SEGMENTS && len <= 65535);
 	for (size_t i = 0; i < count; i++)
-		take_written(piece, cut(bytes, len, &header, protocol, i, piece), header.csum_start, protocol);
+		take_joined(piece, cut(bytes, len, &header, protocol, i, piece), header.csum_start, protocol);
 	return (ssize_t)length;
 }
 
@@ -307,6 +426,7 @@ static void check_law(void)
 	REQUIRE(law_holds(values, UDPB_RX, 0));
 	REQUIRE(stat(STAT_rx_received) == datagrams);
 	REQUIRE(stat(STAT_rx_delivered) == written);
+	REQUIRE(stat(STAT_rx_drop_udp_super_packet) == undivided);
 	REQUIRE(stat(STAT_rx_bytes) == written_bytes);
 }
 
@@ -347,7 +467,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	bench.rig.tun.offloads = (uint32_t[]){UDPB_OFFLOAD_TCP_COALESCE | UDPB_OFFLOAD_UDP_COALESCE,
 					      UDPB_OFFLOAD_TCP_COALESCE, UDPB_OFFLOAD_UDP_COALESCE, 0}[choose(&c, 4)];
 	flows_begin(&flows);
-	let_in_count = datagrams = written = 0;
+	bench.rig.tun.mtu = (uint32_t[]){1472, 576, 128, 65535}[choose(&c, 4)];
+	let_in_count = datagrams = written = undivided = 0;
 	written_bytes = refused = 0;
 	memset(of_peer, 0, sizeof(of_peer));
 	while (!chosen_all(&c) && datagrams + 1700 < DATAGRAMS_ROOM)
