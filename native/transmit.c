@@ -1,19 +1,23 @@
 /* transmit: see transmit.h.
  *
  * Theory of operation. A batch of packets is read one behind the other into the arena and validated. What is not sent yet
- * is composed into messages (transmit_compose.c), and they go out in one call. The *position* is how far the batch is sent; it moves only when the kernel has taken a message or the
- * datagrams are dropped and counted, and after any refusal the rest is composed anew from there. So nothing is sent twice
- * and nothing is lost uncounted.
+ * is composed into messages (transmit_compose.h), and they go out in one call. The *position* is how far the batch is sent;
+ * it moves only when the kernel has taken a message or the datagrams are dropped and counted (transmit_done.h), and after
+ * any refusal the rest is composed anew from there. So nothing is sent twice and nothing is lost uncounted.
  *
  * When the socket is full the batch stays, no more is read, and the next attempt looks every packet up again: the table
  * may have been replaced meanwhile, and a peer of an old table must not be touched. A segment over its path's MTU is
- * taken out of the fast path (transmit_path.c).
+ * taken out of the fast path (transmit_path.h).
  */
 #include "transmit.h"
 
 #include <errno.h>
 #include <netinet/in.h>
 #include <string.h>
+
+#include "transmit_compose.h"
+#include "transmit_done.h"
+#include "transmit_path.h"
 
 static const enum stat_id fault_counter[] = {
 	[PACKET_SHORT] = STAT_tx_drop_short,
@@ -70,22 +74,6 @@ static uint32_t unsent(const struct transmit *t)
 	for (uint32_t i = t->position.packet; i < t->count; i++)
 		segments += t->packets[i].source.count;
 	return segments - (segments ? t->position.segment : 0);
-}
-
-void transmit_next_packet(struct transmit *t)
-{
-	t->position.packet++;
-	t->position.segment = 0;
-	t->cut_done_bytes = 0;
-}
-
-/* Moves the position to the end of what is dealt with. */
-static void advance(struct transmit *t, struct transmit_position end)
-{
-	t->position = end;
-	t->cut_done_bytes = 0;
-	if (end.segment == t->packets[end.packet].source.count)
-		transmit_next_packet(t);
 }
 
 /* Makes room for the next batch. */
@@ -165,54 +153,6 @@ static void route(struct transmit *t, const struct table *table, int64_t now_ns)
 	}
 }
 
-void transmit_count_sent(struct transmit *t, struct peer *peer, uint32_t packets, uint32_t bytes)
-{
-	stats_add(t->stats, STAT_tx_delivered, packets);
-	stats_add(t->stats, STAT_tx_bytes, bytes);
-	peer_sent(peer, packets, bytes);
-	lanes_charge(&t->lanes, lanes_share(&t->lanes, peer), 1, bytes);
-	if (peer->address_be == t->unsure_be)
-		t->unsure_be = 0;
-}
-
-void transmit_segment_sent(struct transmit *t, uint32_t bytes)
-{
-	stats_add(t->stats, STAT_tx_messages, 1);
-	stats_add(t->stats, STAT_tx_datagrams, 1);
-	transmit_count_sent(t, t->packets[t->position.packet].peer, 1, bytes);
-	advance(t, (struct transmit_position){ t->position.packet, t->position.segment + 1 });
-}
-
-void transmit_drop_by_errno(struct transmit *t, const struct udp_io *udp, struct peer *peer, int error, uint32_t datagrams,
-			    int64_t now_ns)
-{
-	if (udp->source_be && error == -ENOBUFS) { /* the lane is full, or a qdisc on the way out */
-		stats_add(t->stats, STAT_tx_drop_slow_peer, datagrams);
-		peer_dropped(peer, datagrams, now_ns);
-		return;
-	}
-	switch (-error) {
-	case EMSGSIZE:
-		stats_add(t->stats, STAT_tx_drop_too_big, datagrams);
-		break;
-	case ENETUNREACH:
-	case EHOSTUNREACH:
-	case ENETDOWN:
-		stats_add(t->stats, STAT_tx_drop_unreachable, datagrams);
-		break;
-	case EPERM:
-	case EACCES:
-		stats_add(t->stats, STAT_tx_drop_refused, datagrams);
-		break;
-	case ENOBUFS:
-	case ENOMEM:
-		stats_add(t->stats, STAT_tx_drop_no_buffer, datagrams);
-		break;
-	default:
-		stats_error(t->stats, STAT_tx_drop_send_error, -error, datagrams, now_ns);
-	}
-}
-
 /* The first datagram of a run that was refused for its length, by itself: what does it exceed? */
 static int ask(struct transmit *t, uint32_t number, int64_t now_ns)
 {
@@ -265,7 +205,7 @@ static int refused(struct transmit *t, uint32_t number, int error, int64_t now_n
 		error = answer;
 	}
 	transmit_drop_by_errno(t, run->udp, run->peer, error, run->datagrams, now_ns);
-	advance(t, run->end);
+	transmit_advance(t, run->end);
 	return 0;
 }
 
@@ -284,7 +224,7 @@ static int send_runs(struct transmit *t, int64_t now_ns)
 		sent = udp_io_send(udp, &t->messages[done], end - done, t->runs[done].may_fragment);
 		if (sent == -ENOBUFS) { /* says nothing about the messages behind it: they need no composing anew */
 			transmit_drop_by_errno(t, udp, t->runs[done].peer, sent, t->runs[done].datagrams, now_ns);
-			advance(t, t->runs[done++].end);
+			transmit_advance(t, t->runs[done++].end);
 			continue;
 		}
 		if (sent < 0 && sent != -EAGAIN)
@@ -299,7 +239,7 @@ static int send_runs(struct transmit *t, int64_t now_ns)
 			stats_add(t->stats, STAT_tx_messages, 1);
 			stats_add(t->stats, STAT_tx_datagrams, run->datagrams);
 			transmit_count_sent(t, run->peer, run->datagrams, run->bytes);
-			advance(t, run->end);
+			transmit_advance(t, run->end);
 		}
 	}
 	return 0;

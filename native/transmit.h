@@ -1,6 +1,7 @@
 /* transmit: flannel0 to the network, a batch at a time: read, validate, look up, cut into datagrams, send.
  *
- * Owns the batch and what is left of it while the socket is full. It must not know epoll, time sources or Python.
+ * Owns the batch and what is left of it while the socket is full. It must not know epoll, time sources or Python. Its parts
+ * stand one above the other: transmit_done, transmit_compose, transmit_path, and transmit.c, which uses all three.
  */
 #ifndef UDPB_TRANSMIT_H
 #define UDPB_TRANSMIT_H
@@ -98,45 +99,6 @@ int transmit_batch(struct transmit *t, const struct table *table, int64_t now_ns
 
 /* Tries again what waits for the socket; drops it when it has waited too long. */
 void transmit_resume(struct transmit *t, const struct table *table, int64_t now_ns);
-
-/* Bytes that an inner packet of this IP version to the peer may have, where its path is said to take `path_mtu` bytes
- * (UINT32_MAX: nothing is said). No less than is plausible, and for IPv6 no less than IPv6 needs. */
-uint32_t transmit_room(uint32_t path_mtu, uint8_t version);
-
-/* Puts segment `index` together at `to`, which has room for the segment and SEGMENT_HEADERS_MAX. Returns its bytes. */
-uint32_t transmit_pack(const struct segment_source *source, uint32_t index, uint8_t *to);
-
-/* Makes `runs` and `messages` of what comes after the position: until the batch ends, there is no more room, or a packet
- * does not fit its path. (transmit_compose.c; for transmit.c.) */
-void transmit_compose(struct transmit *t, int64_t now_ns);
-
-/* Moves the position to the next packet. (transmit.c, as the next two; for transmit_path.c.) */
-void transmit_next_packet(struct transmit *t);
-
-/* Counts packets that the kernel took in one message for a peer, and their bytes. */
-void transmit_count_sent(struct transmit *t, struct peer *peer, uint32_t packets, uint32_t bytes);
-
-/* Counts datagrams to a peer that the kernel refused with this -errno as dropped. */
-void transmit_drop_by_errno(struct transmit *t, const struct udp_io *udp, struct peer *peer, int error, uint32_t datagrams,
-			    int64_t now_ns);
-
-/* The kernel has taken the segment at the position as a datagram of its own. */
-void transmit_segment_sent(struct transmit *t, uint32_t bytes);
-
-/* What transmit_ask finds. */
-enum transmit_answer {
-	TRANSMIT_SENT,    /* the kernel has taken it after all */
-	TRANSMIT_LEARNED, /* it is now known not to fit; anything else is a negative errno */
-};
-
-/* Sends one datagram of the packet, made of these pieces, and learns what it exceeds where the kernel refuses it for its
- * length. (transmit_path.c, as the next; for transmit.c.) */
-int transmit_ask(struct transmit *t, const struct transmit_packet *it, struct iovec *pieces, size_t count, int64_t now_ns);
-
-/* The packet at the position is over its path's MTU, or the kernel is to be asked whether it still is. DF: it goes, and its
- * sender is told. Otherwise its next segment is put together and cut. Returns 0 when the position has moved or the batch is
- * to be composed anew, -EAGAIN when the socket is full. */
-int transmit_send_too_big(struct transmit *t, int64_t now_ns);
 
 static inline int transmit_blocked(const struct transmit *t)
 {

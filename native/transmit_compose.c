@@ -1,17 +1,15 @@
-/* transmit_compose: a batch as messages for the socket.
+/* transmit_compose: see transmit_compose.h.
  *
  * Theory of operation. From the position on, every segment becomes a datagram: headers of its own, and its payload behind
- * them. Neighbours of one size to one peer and with one ECN field, whatever packet or flow they come from, join into a *run*: one message, cut by
- * the kernel (UDP_SEGMENT). A shorter datagram ends its run. So the tail of a super-packet that is too long for one message
- * begins the next packet's run, and many small packets leave as one message.
+ * them. Neighbours of one size to one peer and with one ECN field, whatever packet or flow they come from, join into a
+ * *run*: one message, cut by the kernel (UDP_SEGMENT). A shorter datagram ends its run. So the tail of a super-packet that
+ * is too long for one message begins the next packet's run, and many small packets leave as one message.
  *
  * The datagrams stand one behind the other, so that a message is one piece. To leave the payload where it was read spares
  * a copy within the cache (1.2 us for 64 KB) and costs more than it spares: the kernel then copies from 88 pieces into
  * memory that another processor has last used, and where two pieces meet in a cache line it has to fetch that line first.
- *
- * Owns the composing of struct transmit and nothing of its sending.
  */
-#include "transmit.h"
+#include "transmit_compose.h"
 
 #include <string.h>
 

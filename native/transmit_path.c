@@ -1,10 +1,10 @@
-/* transmit_path: what does not fit the path to its peer: learning the path's MTU, answering, cutting.
- *
- * Owns the way of a packet that has left the fast path for its length. It must not know how messages are composed.
- */
-#include "transmit.h"
+/* transmit_path: see transmit_path.h. */
+#include "transmit_path.h"
 
 #include <errno.h>
+
+#include "transmit_compose.h"
+#include "transmit_done.h"
 
 /* Remembers what the kernel says of the path. */
 static void learn(struct transmit *t, struct peer *peer, uint32_t mtu, int64_t now_ns)
