@@ -131,9 +131,3 @@ def test_a_closed_pipe_is_quiet():
             check=False,
         )
     assert (ended.returncode, ended.stderr) == (141, b"")
-
-
-def test_the_front_door_loads_little():
-    code = "import udpbackend.cli, sys; print([n for n in ('asyncio', 'msgspec', 'pyroute2') if n in sys.modules])"
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert ended.stdout == "[]\n"
