@@ -144,6 +144,7 @@ check: setup ## formatting, types, layers, the width of prose and the C compiler
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	@! LC_ALL=C.UTF-8 grep -nE '^[^|].{120,}' $(PROSE) || { echo 'prose is wrapped at 120 columns (table rows apart)'; exit 1; }
+	@! LC_ALL=C.UTF-8 grep -nE '^.{180,}' README.md $(wildcard docs/*.md) || { echo 'a table row so long is easier to read as a list'; exit 1; }
 	@$(MAKE) native-check
 
 # What native/check.mk brings, for the list above.

@@ -14,7 +14,7 @@ from udpbackend.dataplane.native import LastError, counter_infos
 from udpbackend.observe.build import build
 from udpbackend.observe.facts import RegistryView
 from udpbackend.observe.peers import SLOW_NAMED
-from udpbackend.observe.reference import BEGIN, DOCS, END, SCHEMA, counter_table, status_schema, with_table
+from udpbackend.observe.reference import BEGIN, DOCS, END, SCHEMA, counter_list, status_schema, with_counters
 from udpbackend.observe.report import LastError as ReportedError
 from udpbackend.observe.report import Report, age
 
@@ -206,9 +206,9 @@ def test_the_schema_holds_for_a_report_and_only_for_one():
 def test_the_operations_page_lists_every_counter_with_its_cure():
     text = DOCS.read_text()
     assert text.count(BEGIN) == text.count(END) == 1
-    assert with_table(text) == text, "run: python -m udpbackend.observe.reference"
+    assert with_counters(text) == text, "run: python -m udpbackend.observe.reference"
     names = [info.name for info in counter_infos()] + [it.name for it in KERNEL_DROPS]
-    assert all(counter_table().count(f"| `{name}` |") == 1 for name in names)
+    assert all(counter_list().count(f"- `{name}`: ") == 1 for name in names)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What the small commands load before they answer: an operator types them again and again, and waits for each import."""
+"""What the small commands load before they answer: an operator waits for each import, again and again."""
 
 import subprocess
 import sys
