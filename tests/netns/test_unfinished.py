@@ -87,7 +87,7 @@ def test_tcp_between_such_a_node_and_ours(scene, address):
         scene.tally.mark()
         assert carried(scene.a, scene.b, getattr(scene.b, address), data) == data
         assert carried(scene.b, scene.a, getattr(scene.a, address), data) == data
-        assert node.sent["super"] > 10
+        assert node.sent["super"] > 0  # how many depends on how busy the machine is
         until(lambda: counted(scene.tally) == node.sent, DEADLINE_S, "counters of what was sent unfinished")
     dropped = {name for name in scene.tally.grown("rx_drop") if name != "rx_drop_martian_source"}
     assert not dropped  # the kernel's own multicast, which comes from no address
