@@ -4,6 +4,8 @@ import json
 import shlex
 from pathlib import Path
 
+import pytest
+
 from bench.lab.daemon import Overlay
 from bench.lab.topology import Lab
 from bench.lab.wait import LabError, until
@@ -55,6 +57,7 @@ def configure(machine, overlay):
     )
 
 
+@pytest.mark.timeout(600)
 def test_it_installs_starts_carries_and_is_purged_without_a_trace(package, bare):
     machine = bare()
     machine.install("python3")
@@ -79,9 +82,9 @@ def test_it_installs_starts_carries_and_is_purged_without_a_trace(package, bare)
         assert (told["movers"]["threads"], told["movers"]["filtered"]) == (1, 1)
         assert told["restart"]["kept_by"] == "service manager"
 
-        before = main_pid(machine)
+        pid = main_pid(machine)
         machine.run("systemctl", "reload", "udp-backend")
-        assert main_pid(machine) != before
+        assert main_pid(machine) != pid
         until_ready(machine)
         b.pod.run("ping", "-c", "3", "-i", "0.2", "-W", "5", a.pod_address)
 
