@@ -56,16 +56,20 @@ class FouPort(NamedTuple):
 
 def exists() -> bool:
     """Whether the kernel knows FOU now. Raises OSError where it cannot be asked."""
-    with Bulk(NETLINK_GENERIC) as bulk:
-        return _family(bulk) is not None
+    try:
+        with Bulk(NETLINK_GENERIC) as bulk:
+            return _family(bulk) is not None
+    except OSError as error:
+        if error.errno == errno.EPROTONOSUPPORT:
+            return False
+        raise
 
 
 def ports() -> list[FouPort]:
     """All of this network namespace, whoever has made them; none where the kernel does not know FOU. Raises OSError."""
-    with Bulk(NETLINK_GENERIC) as bulk:
-        family = _family(bulk)
-        if family is None:
-            return []
+    if not exists():
+        return []
+    with _asking() as (bulk, family):
         return [
             it for body in bulk.dump(Request(family, DUMP, GENERIC_HEADER.pack(GET, VERSION))) if (it := read(body))
         ]

@@ -23,12 +23,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
+from udpbackend.errors import HostError
 from udpbackend.host import firewall_program
 from udpbackend.host.bulk import Bulk
 from udpbackend.host.entries import DUMP, Request, attributes
 from udpbackend.host.firewall_program import Ended
 from udpbackend.host.generation import FAMILY, SUBSYSTEM, generation
-from udpbackend.host.netlink import failing
 
 PROGRAM = "nft"
 NAMES = "udpbackend-"
@@ -36,6 +36,8 @@ NETLINK_NETFILTER = 12
 GET_TABLE = SUBSYSTEM << 8 | 1
 """linux/netfilter/nf_tables.h: NFT_MSG_GETTABLE."""
 TABLE_NAME = 1
+NO_TABLES = (errno.EPROTONOSUPPORT, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM)
+"""What a kernel without nf_tables says, or to who has no right to any."""
 FAMILIES = {2: "ip", 10: "ip6"}
 """NFPROTO_IPV4 and NFPROTO_IPV6."""
 NO_TABLE = "No such file or directory"
@@ -146,13 +148,13 @@ def remove(port: int | None = None) -> tuple[str, ...]:
 
 def leftovers(port: int | None = None) -> tuple[str, ...]:
     """The tables that there are of a port, or of all; no program is run for it. Raises HostError."""
-    with failing("read the tables of nftables"), Bulk(NETLINK_NETFILTER) as bulk:
-        try:
+    try:
+        with Bulk(NETLINK_NETFILTER) as bulk:
             found = [_named(body) for body in bulk.dump(Request(GET_TABLE, DUMP, FAMILY.pack(0, 0, 0)))]
-        except OSError as error:
-            if error.errno in (errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM):  # no nf_tables, or no right to any
-                return ()
-            raise
+    except OSError as error:
+        if error.errno in NO_TABLES:
+            return ()
+        raise HostError(f"cannot read the tables of nftables: {error.strerror or error}") from error
     wanted = None if port is None else tables(port)
     return tuple(it for it in found if it and (wanted is None or it in wanted))
 
