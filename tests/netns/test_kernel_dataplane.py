@@ -42,7 +42,7 @@ def mixed(able):
         overlay.launch(a)
         overlay.launch(b, *KERNEL)
         ways = [f"{it.subnet}={it.address}" for it in (a, b)]
-        words = (sys.executable, plain_peer.__file__, c.address, str(PORT), str(MTU), *ways)
+        words = (sys.executable, plain_peer.__file__, c.address, str(PORT), str(MTU), "10.5.3.0", *ways)
         player = c.namespace.start(*words, name="plain-peer")
         for host in (a, b):
             overlay.await_ready(host)
