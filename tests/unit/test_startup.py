@@ -22,8 +22,8 @@ def loaded(*argv):
     ("argv", "status", "heavy"),
     [
         (["--version"], 0, DAEMON | {"asyncio", "msgspec", "ssl", "subprocess"}),
-        (["status"], 3, DAEMON | {"asyncio", "subprocess"}),
-        (["ping", "--all"], 3, DAEMON),
+        (["status"], 3, DAEMON | {"asyncio", "importlib.metadata", "subprocess"}),
+        (["ping", "--all"], 3, DAEMON | {"importlib.metadata"}),
     ],
     ids=["version", "status", "ping"],
 )

@@ -21,7 +21,7 @@ from ipaddress import AddressValueError, IPv4Address
 
 import msgspec
 
-from udpbackend import __version__
+import udpbackend
 from udpbackend.commands.parser import Parser, seconds
 from udpbackend.commands.status import ask, given
 from udpbackend.commands.table import Palette, table
@@ -80,7 +80,7 @@ def run(argv: Sequence[str]) -> int:
     chosen = sorted(select(able, options.peer) if options.peer else able, key=lambda it: it.subnet)
     rows = asyncio.run(_measure_all(report, chosen, options, _progress(len(chosen))))
     if options.output == "json":
-        document = {"schema": 1, "version": __version__, "peers": rows}
+        document = {"schema": 1, "version": udpbackend.__version__, "peers": rows}
         print(msgspec.json.format(msgspec.json.encode(document), indent=2).decode())
     else:
         print("\n".join(as_text(rows, Palette.choose(options.color, sys.stdout))))
