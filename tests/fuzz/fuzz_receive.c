@@ -266,7 +266,7 @@ static void place(uint32_t i)
 static struct virtio_net_hdr super_header(uint32_t i)
 {
 	const struct packet *p = &let_in[i].packet;
-	bool tcp = p->protocol == TCP, cwr = tcp && p->bytes[p->header_bytes + 13] & CWR;
+	bool tcp = p->protocol == TCP;
 	struct virtio_net_hdr header = {
 		.flags = VIRTIO_NET_HDR_F_NEEDS_CSUM,
 		.csum_start = p->header_bytes,
@@ -276,7 +276,7 @@ static struct virtio_net_hdr super_header(uint32_t i)
 	if (!let_in[i].size)
 		return header;
 	header.gso_type = !tcp ? VIRTIO_NET_HDR_GSO_UDP_L4 : p->version == 4 ? VIRTIO_NET_HDR_GSO_TCPV4 : VIRTIO_NET_HDR_GSO_TCPV6;
-	header.gso_type |= cwr ? VIRTIO_NET_HDR_GSO_ECN : 0;
+	header.gso_type |= tcp && p->bytes[p->header_bytes + 13] & CWR ? VIRTIO_NET_HDR_GSO_ECN : 0;
 	header.gso_size = (uint16_t)let_in[i].size;
 	header.hdr_len = (uint16_t)cut_headers(p->bytes, p->header_bytes, p->protocol);
 	return header;
