@@ -25,6 +25,7 @@ KERNELS_QUEUE, QUEUE = 500, 2000
 """Packets that wait in the TUN while nobody reads. The kernel's default (linux/drivers/net/tun.c) is 10 ms of 50,000 a
 second, less than a handover takes or a busy processor is away. Any other length is somebody's choice."""
 
+
 @dataclass(frozen=True, slots=True)
 class Overlay:
     """What flannel0 should be."""
