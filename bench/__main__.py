@@ -77,7 +77,10 @@ def parser() -> argparse.ArgumentParser:
 
 def chosen(options: argparse.Namespace) -> plan.Plan:
     """The plan that the options ask for; naming any system, link, path, workload or MTU makes one of all of these."""
-    picked = [options.systems, options.links, options.paths, options.workloads, options.mtu]
+    picked = {name: getattr(options, name) for name in ("systems", "links", "paths", "workloads", "mtu")}
+    named = next((name for name in ("quick", "floors", "busy", "all") if getattr(options, name)), None)
+    if named and (also := next((name for name, value in picked.items() if value), None)):
+        parser().error(f"--{also}: not allowed with --{named}, which has its own")
     if options.quick:
         made = plan.quick()
     elif options.floors:
@@ -86,7 +89,7 @@ def chosen(options: argparse.Namespace) -> plan.Plan:
         made = plan.busy(hogs.cores())
     elif options.all:
         made = plan.everything()
-    elif not any(picked):
+    elif not any(picked.values()):
         made = plan.full()
     else:
         made = plan.combined(

@@ -78,3 +78,10 @@ def test_another_version_runs_in_turn_with_this_one():
 def test_another_version_has_to_be_named(monkeypatch):
     monkeypatch.delenv("BEFORE", raising=False)
     assert systems.BY_NAME["udp-before"].missing() == "BEFORE=path of another version's udp-backend"
+
+
+def test_a_named_selection_takes_no_other(capsys):
+    with pytest.raises(SystemExit) as ended:
+        chosen("--floors", "--links", "wire")
+    assert ended.value.code == 2
+    assert "--links: not allowed with --floors" in capsys.readouterr().err
