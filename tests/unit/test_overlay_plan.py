@@ -49,12 +49,6 @@ def test_a_fresh_device_gets_everything_in_order():
     ]
 
 
-def test_the_kernels_own_length_of_the_queue_is_changed_at_a_start_and_no_other():
-    problem = "the queue of flannel0 holds 500 packets, the kernel's default, instead of 2000"
-    assert steps(replace(RIGHT, queue=500)) == [(Kind.TIDY, problem)]
-    assert steps(replace(RIGHT, queue=2000)) == steps(replace(RIGHT, queue=100)) == []
-
-
 def test_the_new_address_comes_before_the_old_one_goes():
     old = Held(IPv4Address("10.5.9.0"), IPv4Address("10.5.9.0"), 32)
     assert steps(replace(RIGHT, addresses=(old,))) == [

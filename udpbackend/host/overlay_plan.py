@@ -21,11 +21,6 @@ METRIC = {4: 0, 6: 1024}
 """What the kernel gives a route for which none is asked."""
 
 
-KERNELS_QUEUE, QUEUE = 500, 2000
-"""Packets that wait in the TUN while nobody reads. The kernel's default (linux/drivers/net/tun.c) is 10 ms of 50,000 a
-second, less than a handover takes or a busy processor is away. Any other length is somebody's choice."""
-
-
 @dataclass(frozen=True, slots=True)
 class Overlay:
     """What flannel0 should be."""
@@ -84,8 +79,6 @@ class Seen:
     """The device has IPv6, but `disable_ipv6` is set."""
     addresses: tuple[Held, ...] = ()
     routes: tuple[Route, ...] = ()
-    queue: int = 0
-    """How many packets wait for us at most."""
 
 
 class Kind(Enum):
@@ -141,10 +134,6 @@ def _settings(name: str, seen: Seen, wanted: Overlay) -> Iterator[Step]:
     if seen.ipv6_address_mode not in (None, rtnetlink.ADDR_GEN_MODE_NONE):
         # A link-local address would send router solicitations into a tunnel that has nobody to answer them.
         yield change(f"{name} makes itself an IPv6 link-local address", rtnetlink.no_ipv6_address())
-    if seen.queue == KERNELS_QUEUE:
-        attribute = ("IFLA_TXQLEN", QUEUE)
-        problem = f"the queue of {name} holds {KERNELS_QUEUE} packets, the kernel's default, instead of {QUEUE}"
-        yield Step(Kind.TIDY, problem, lambda ip, index: rtnetlink.change_link(ip, index, attribute))
     if seen.mtu != wanted.mtu:  # last: below 1280 it takes IPv6 off the device, and the setting above would be refused
         yield change(f"{name} has the MTU {seen.mtu} instead of {wanted.mtu}", ("IFLA_MTU", wanted.mtu))
 
