@@ -76,7 +76,8 @@ static int write_cut(struct receive *r, const struct iovec *super, const struct 
 		iov[1] = (struct iovec){ .iov_base = headers, .iov_len = it.headers_bytes };
 		iov[2] = (struct iovec){ .iov_base = (void *)(uintptr_t)it.payload, .iov_len = it.payload_bytes };
 		failed = tun_io_write(r->tun, &plain, iov, 3);
-		error = error ? error : failed;
+		if (failed && (!error || (tun_io_is_gone(failed) && !tun_io_is_gone(error))))
+			error = failed; /* that the TUN is gone matters more than what was refused before */
 	}
 	stats_add(r->stats, STAT_rx_writes, source.count - 1);
 	r->written += source.count - 1;

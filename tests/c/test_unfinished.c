@@ -328,6 +328,20 @@ static void test_piece_lost(void)
 	}
 }
 
+/* That the TUN is gone is told, whatever was refused before it. */
+static void test_gone_behind_a_refusal(void)
+{
+	struct shape s = from_peer(4, TCP, 5000);
+
+	open_bench(UDPB_SOURCE_SUBNET);
+	fake_fault(&fake.tun_out, 1, ENOBUFS, 1);
+	fake_fault(&fake.tun_out, 1, EBADFD, 1);
+	arrive(PEER(2), made, make_partial(&s, made));
+	CHECK(batch() == -EBADFD);
+	CHECK(stat(DELIVERED) == 0 && stat(STAT_rx_drop_tun_down) == 1);
+	close_bench();
+}
+
 /* However small the MTU, a datagram does not become thousands of packets. */
 static void test_bounded(void)
 {
@@ -360,6 +374,7 @@ int main(void)
 	test_joined();
 	test_joined_and_refused();
 	test_piece_lost();
+	test_gone_behind_a_refusal();
 	test_bounded();
 	return check_done();
 }
