@@ -118,6 +118,16 @@ def test_a_second_reset_does_not_lengthen_the_grace(watched):
     assert watched.subnets() == []
 
 
+def test_an_old_key_that_has_a_lease_for_us_at_last_stands_before_the_younger_ones():
+    watched = Watched()
+    watched.put("10.5.1.0-24", value(1))  # our own public IP: no lease for us
+    watched.put("10.5.2.0-24", value(3))
+    watched.settled()
+    watched.put("10.5.1.0-24", value(2))
+    watched.settled()
+    assert watched.in_order() == ["10.5.1.0/24", "10.5.2.0/24"]
+
+
 NAMES = [
     *(f"10.5.{i}.0-24" for i in (1, 2, 3, 200)),
     "10.5.0.0-22", "10.5.1.128-25", "10.5.1.0-24&fc00:0:0:1::-64", "10.5.2.0-24&fc00:0:0:1::-64",

@@ -108,8 +108,10 @@ class View:
         else:
             self._remove(kv.key)
             self._enter(kv, before)
-            # A key that was deleted and comes back is the youngest of all, and does not stand where it stood.
-            self._contested = self._contested or (before is None and kv.key in self._in_force)
+            # A key that was deleted and comes back is the youngest of all, and does not stand where it stood. One that
+            # had no lease for us until now is older than where it would be put.
+            moves = (before is None) == (kv.key in self._in_force)
+            self._contested = self._contested or (moves and self._entries[kv.key].lease is not None)
 
     def listed(self, listing: Range, now: float) -> str | None:
         """Takes in a fresh list, at `now` seconds of any clock; what shows a reset, if there was one."""
