@@ -7,11 +7,12 @@ import json
 import os
 import shutil
 import subprocess
+from contextlib import contextmanager
 
 import pytest
 from kernel_overlay import shown
 
-from bench.lab.topology import Host, Lab
+from bench.lab.topology import Host
 
 KERNEL = ("--dataplane=kernel",)
 
@@ -47,10 +48,18 @@ def refuse_fou():
         pytest.skip(f"the kernel {os.uname().release} has FOU")
 
 
-def finished_checksums(lab: Lab):
-    """The underlay's links finish checksums, as cards do: the kernel's tunnels leave the inner ones to them."""
-    for host in lab.hosts:
-        host.namespace.run("ethtool", "-K", "eth0", "tx", "off")
+@contextmanager
+def finished(host: Host):
+    """That host finishes all that it sends, as it would behind a card.
+
+    A kernel's tunnel leaves the inner checksum to the link, and cutting what is longer than the MTU, and a veth pair
+    does neither. Only flanneld needs it: our userspace nodes take both as they come.
+    """
+    host.namespace.run("ethtool", "-K", "eth0", "tx", "off")
+    try:
+        yield
+    finally:
+        host.namespace.run("ethtool", "-K", "eth0", "tx", "on")
 
 
 def fou_ports(host: Host):

@@ -4,10 +4,10 @@ And what its tunnels do on a path that is narrower than the interface.
 """
 
 import signal
-import socket
 
 import pytest
-from fou_facts import KERNEL, finished_checksums, fou_ports, kind, require_fou
+from connections import connection, echoes
+from fou_facts import KERNEL, fou_ports, kind, require_fou
 from kernel_overlay import routes, shown
 from running import Log, becomes
 
@@ -17,7 +17,6 @@ from bench.lab.routed import RoutedLab
 from bench.lab.topology import Lab
 from bench.lab.wait import until
 
-PORT = 4000
 PATH_BYTES = 1300
 DEADLINE_S = 30
 
@@ -30,29 +29,8 @@ def fou(able):
 @pytest.fixture
 def overlay():
     with Lab(ipv6=True) as lab, Overlay(lab) as made:
-        finished_checksums(lab)
         made.start_all()
         yield made
-
-
-class Conversation:
-    """A TCP connection between two pods that is asked to live through what is done to the way between them."""
-
-    def __init__(self, a, b):
-        with b.pod.call(lambda: socket.create_server((b.pod_address, PORT))) as server:
-            self._client = a.pod.call(lambda: socket.create_connection((b.pod_address, PORT), DEADLINE_S))
-            self._served = server.accept()[0]
-        self._served.settimeout(DEADLINE_S)
-
-    def goes_on(self):
-        self._client.sendall(b"word")
-        assert self._served.recv(16) == b"word"
-        self._served.sendall(b"answer")
-        assert self._client.recv(16) == b"answer"
-
-    def close(self):
-        self._client.close()
-        self._served.close()
 
 
 def pings(a, b):
@@ -67,43 +45,13 @@ def tables(host):
 
 def test_each_dataplane_replaces_the_other_and_connections_live(overlay):
     a, b = overlay.lab.hosts
-    talk = Conversation(a, b)
-    talk.goes_on()
+    with connection(a, b) as ends:
+        assert echoes(*ends, b"before")
+        for change in (to_kernel_from_a_running_daemon, back_after_a_stop, to_kernel_after_a_kill):
+            change(overlay, b)
+            assert echoes(*ends, change.__name__.encode())
+            pings(a, b)
 
-    # From a running daemon, which hands its queues over to one that has no use for them.
-    last = overlay.process(b)
-    log = Log(last)
-    overlay.launch(b, *KERNEL)
-    log.shows("ready: ", DEADLINE_S)
-    overlay.await_ready(b)
-    assert last.stop() == 0
-    log.shows("removed flannel0, the TUN of the userspace dataplane", DEADLINE_S)
-    assert (kind(b), kind(b, "flannel0-v6"), len(tables(b))) == ("ipip", "sit", 2)
-    talk.goes_on()
-    pings(a, b)
-
-    # Back, after a stop: devices, FOU port and rules go.
-    overlay.stop(b)
-    pings(a, b)
-    log = Log(last)
-    overlay.launch(b)
-    overlay.await_ready(b)
-    log.shows("the userspace dataplane takes over from the kernel's: removed flannel0, the ipip tunnel", DEADLINE_S)
-    assert (kind(b), kind(b, "flannel0-v6"), fou_ports(b), tables(b)) == ("tun", None, [], [])
-    assert a.subnet not in routes(b.namespace)
-    talk.goes_on()
-    pings(a, b)
-
-    # A killed one leaves its TUN.
-    overlay.process(b).send(signal.SIGKILL)
-    overlay.process(b).wait(DEADLINE_S)
-    overlay.launch(b, *KERNEL, "--source-check=off", "--copy-dscp")
-    overlay.await_ready(b)
-    assert (kind(b), tables(b)) == ("ipip", ["table ip udpbackend-8285"])
-    talk.goes_on()
-    talk.close()
-
-    # To the end.
     overlay.stop(b)
     said = b.namespace.run(program(), "cleanup", f"--subnet-file={overlay.run_directory(b)}/subnet.env")
     for what in ("device flannel0", "FOU port 8285 of 192.168.77.2", "device flannel0-v6"):
@@ -116,6 +64,39 @@ def test_each_dataplane_replaces_the_other_and_connections_live(overlay):
     overlay.stop(b)
     assert nothing_is_left(b)
     overlay.stop_all()
+
+
+def to_kernel_from_a_running_daemon(overlay, host):
+    """Which hands its queues over to one that has no use for them."""
+    last = overlay.process(host)
+    log = Log(last)
+    overlay.launch(host, *KERNEL)
+    log.shows("ready: ", DEADLINE_S)
+    overlay.await_ready(host)
+    assert last.stop() == 0
+    log.shows("removed flannel0, the TUN of the userspace dataplane", DEADLINE_S)
+    assert (kind(host), kind(host, "flannel0-v6"), len(tables(host))) == ("ipip", "sit", 2)
+
+
+def back_after_a_stop(overlay, host):
+    """Devices, FOU port and rules go, which have carried packets until then."""
+    log = Log(overlay.process(host))
+    overlay.stop(host)
+    pings(host, overlay.lab.host("a"))
+    overlay.launch(host)
+    overlay.await_ready(host)
+    log.shows("the userspace dataplane takes over from the kernel's: removed flannel0, the ipip tunnel", DEADLINE_S)
+    assert (kind(host), kind(host, "flannel0-v6"), fou_ports(host), tables(host)) == ("tun", None, [], [])
+    assert "10.5.1.0/24" not in routes(host.namespace)
+
+
+def to_kernel_after_a_kill(overlay, host):
+    """The killed one leaves its TUN."""
+    overlay.process(host).send(signal.SIGKILL)
+    overlay.process(host).wait(DEADLINE_S)
+    overlay.launch(host, *KERNEL, "--source-check=off", "--copy-dscp")
+    overlay.await_ready(host)
+    assert (kind(host), tables(host)) == ("ipip", ["table ip udpbackend-8285"])
 
 
 def nothing_is_left(host):
@@ -145,7 +126,6 @@ def test_a_narrow_path_is_told_to_pods_and_ipv6_of_1280_crosses():
     lab = RoutedLab(PATH_BYTES)
     lab.ipv6 = True
     with lab, Overlay(lab, *KERNEL) as overlay:
-        finished_checksums(lab)
         overlay.start_all()
         a, b = lab.hosts
         until(lambda: ping6(a, b, 1280), DEADLINE_S, "IPv6 of 1280 bytes does not cross")

@@ -6,10 +6,10 @@ import os
 import signal
 import socket
 import time
-from contextlib import contextmanager
 
 import pytest
 from announced import listen, told
+from connections import PATIENCE_S, connection, echoes
 from probe import probing
 
 from bench.lab.daemon import HEALTHZ_PORT
@@ -18,8 +18,6 @@ PROMISED_S = 1.0
 NOISE_S = 0.5
 """What a busy machine may add to it."""
 ADDRESSES_AND_ROUTES = 0x10 | 0x40  # RTMGRP_IPV4_IFADDR, RTMGRP_IPV4_ROUTE of linux/rtnetlink.h
-PATIENCE_S = 10.0
-"""For TCP, which waits longer after each attempt."""
 
 
 def shown(namespace, *words):
@@ -77,30 +75,6 @@ def test_a_signal_ends_it_at_once_and_leaves_the_network(make_overlay, number):
     assert (addresses(a), routes(a)) == (["10.5.1.0/32"], ["10.5.0.0/16"])
     assert [path.name for path in run.iterdir()] == ["subnet.env"], "the status socket is gone, nothing else is there"
     start(overlay, a)
-
-
-@contextmanager
-def connection(client, server):
-    """A TCP connection between two pods, as its two ends."""
-
-    def listen():
-        return socket.create_server((server.pod_address, 7000))
-
-    def connect():
-        return socket.create_connection((server.pod_address, 7000), timeout=PATIENCE_S)
-
-    with server.pod.call(listen) as listener, client.pod.call(connect) as near:
-        far, _ = listener.accept()
-        with far:
-            far.settimeout(PATIENCE_S)
-            yield near, far
-
-
-def echoes(near, far, word):
-    near.sendall(word)
-    got = far.recv(len(word), socket.MSG_WAITALL)
-    far.sendall(got)
-    return near.recv(len(word), socket.MSG_WAITALL) == word
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["SIGTERM", "SIGKILL"])
