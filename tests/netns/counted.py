@@ -1,12 +1,5 @@
-"""One daemon's counters, and how much each has grown since a mark.
+"""One daemon's counters, and how much each has grown since a mark."""
 
-Asks the daemon's status socket itself: a test that looks a hundred times cannot start a program for each look.
-"""
-
-import http.client
-import json
-import os
-import socket
 from typing import Any
 
 from bench.lab.daemon import Overlay
@@ -17,34 +10,15 @@ EFFORT = ("_bytes", "_reads", "_writes", "_messages")
 """How the names of counters end that tell how packets were moved, not which."""
 
 
-class Connection(http.client.HTTPConnection):
-    """HTTP over a Unix socket; its path works from any network namespace."""
-
-    def __init__(self, path: os.PathLike[str]) -> None:
-        super().__init__("status", timeout=5)
-        self._path = os.fspath(path)
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
-
-
 class Tally:
     """`mark`, do something, then ask what has grown."""
 
     def __init__(self, overlay: Overlay, host: Host) -> None:
-        self._path = overlay.run_directory(host) / "subnet.sock"
+        self._overlay, self._host = overlay, host
         self._marked = self.read()
 
     def status(self) -> dict[str, Any]:
-        connection = Connection(self._path)
-        try:
-            connection.request("GET", "/status")
-            answer: dict[str, Any] = json.loads(connection.getresponse().read())
-        finally:
-            connection.close()
-        return answer
+        return self._overlay.status(self._host)
 
     def read(self) -> dict[str, int]:
         """Every counter, the kernel's drops beside us included."""
