@@ -102,7 +102,7 @@ c-test-arm64: $(ARM64_TESTS:%=$(CHECK_BUILD)/aarch64/run/%)
 # The corpus is copied, so that what the fuzzer finds does not change the checkout. An input that broke something stays
 # in the directory named.
 fuzz: $(FUZZERS:%=$(CHECK_BUILD)/fuzz/run/%)
-	@failed=; for program in $^; do \
+	@failed=; for program in $(FUZZERS:%=$(CHECK_BUILD)/fuzz/run/%); do \
 		name=$${program##*/fuzz_}; \
 		corpus=$(CHECK_BUILD)/fuzz/corpus/$$name; \
 		found=$(CHECK_BUILD)/fuzz/found/$$name; \

@@ -1,5 +1,9 @@
 """What others hand us as text, in every form: each reader of tests/untrusted.py for a moment."""
 
+import re
+import subprocess
+from pathlib import Path
+
 import pytest
 import untrusted
 
@@ -9,6 +13,7 @@ from udpbackend.subnets.kube.answers import ApiError
 from udpbackend.subnets.kube.client import Api, Ask
 from udpbackend.subnets.kube.node import Node
 
+ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = 100
 NO_TEXT = {
     "a key": b'{"metadata": {"annotations": {"\x80": "x"}}}',
@@ -35,3 +40,9 @@ def test_what_is_no_text_ends_nobody(text):
     api.url = "https://x"
     with pytest.raises(ApiError, match="gives a strange answer to list nodes"):
         api._decoded(Ask("list", "nodes", "/api/v1/nodes"), text, Node)
+
+
+def test_make_fuzz_runs_every_fuzzer_in_c_and_nothing_else():
+    recipe = subprocess.run(["make", "--dry-run", "fuzz", "T=1"], cwd=ROOT, capture_output=True, text=True, check=True)
+    [loop] = re.findall(r"for program in (.*?);", recipe.stdout)
+    assert {Path(word).name for word in loop.split()} == {file.stem for file in (ROOT / "tests/fuzz").glob("fuzz_*.c")}
