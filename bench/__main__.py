@@ -24,6 +24,7 @@ from bench import (
     result,
     scale,
     show,
+    slow_peer,
     soak,
     surroundings,
     systems,
@@ -155,6 +156,7 @@ COMMANDS = {
     "profile": profile.main,
     "restart": restart.main,
     "scale": scale.main,
+    "slow-peer": slow_peer.main,
     "soak": soak.main,
 }
 
@@ -189,6 +191,7 @@ def _choices() -> str:
                 "profile": "what the processors do while a stream passes; see its --help",
                 "restart": "what upgrades, kills and restarts cost packets and connections; see its --help",
                 "scale": "thousands of nodes in etcd: start, and latency while their leases change; see its --help",
+                "slow-peer": "what one peer that takes less than it is sent costs the others; see its --help",
                 "soak": "whether a daemon grows by an hour of load; see its --help",
             },
         ),

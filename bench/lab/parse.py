@@ -13,6 +13,7 @@ from typing import Any
 from bench.lab.wait import LabError
 
 _PING_COUNT = re.compile(r"^(\d+) packets transmitted, (\d+) (?:packets )?received\b", re.MULTILINE)
+_PING_EACH = re.compile(r"time=([\d.]+) ms")
 _PING_RTT = re.compile(r"^(?:rtt|round-trip) min/avg/max\S* = ([\d.]+)/([\d.]+)/([\d.]+)", re.MULTILINE)
 
 
@@ -71,6 +72,11 @@ def ping(text: str) -> Ping:
     if times is None:
         return Ping(sent, received)
     return Ping(sent, received, float(times[1]), float(times[2]), float(times[3]))
+
+
+def ping_each(text: str) -> list[float]:
+    """The round trip of each answer that ping printed, in seconds."""
+    return [float(found) / 1e3 for found in _PING_EACH.findall(text)]
 
 
 @contextmanager

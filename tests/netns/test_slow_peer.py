@@ -4,90 +4,42 @@ On host a, what goes to b leaves through a class of 1 Mbit/s whose queue holds a
 rest has 10 Gbit/s. Kernel VXLAN loses nothing for c there.
 """
 
-import socket
-import threading
 from contextlib import contextmanager
 
-import packets
 import pytest
 from counted import Tally
 from running import becomes
 
-from bench.lab import traffic
+from bench.lab import slow, traffic
 from bench.lab.daemon import Overlay
 from bench.lab.topology import Lab
 from bench.lab.wait import until
 
-UDP_SEGMENT = 103
-DATAGRAM_BYTES = 1400
-CALL_BYTES = 40 * DATAGRAM_BYTES
-PAUSE_S = CALL_BYTES * 8 / 20e6
-"""Between calls: 20 Mbit/s."""
 DEADLINE_S = 60.0
-PORT = 4000
 PINGS, ROUNDS = 10, 10
 
 
-def slow_down(host, to):
-    """Makes the way from a host to an address slow."""
-
-    def tc(line):
-        host.namespace.run("tc", *line.split())
-
-    tc("qdisc add dev eth0 root handle 1: htb default 10")
-    tc("class add dev eth0 parent 1: classid 1:10 htb rate 10gbit quantum 60000")
-    tc("class add dev eth0 parent 1: classid 1:20 htb rate 1mbit quantum 1500")
-    tc("qdisc add dev eth0 parent 1:20 pfifo limit 1000")
-    tc(f"filter add dev eth0 parent 1: protocol ip u32 match ip dst {to}/32 flowid 1:20")
-
-
 @contextmanager
-def flooded(pod, address, *, segmented, pause_s):
-    """Much UDP from a pod to an address meanwhile, by UDP_SEGMENT or packet by packet."""
-    over = threading.Event()
-
-    def flood(sender):
-        size = CALL_BYTES if segmented else DATAGRAM_BYTES
-        while not over.wait(pause_s):
-            sender.sendto(bytes(size), (address, PORT))
-
-    with packets.udp_socket(pod, pod_address(pod)) as sender:
-        if segmented:
-            sender.setsockopt(socket.IPPROTO_UDP, UDP_SEGMENT, DATAGRAM_BYTES)
-        thread = threading.Thread(target=flood, args=(sender,))
-        thread.start()
-        try:
-            yield
-        finally:
-            over.set()
-            thread.join()
-
-
-def pod_address(pod):
-    return pod.run("ip", "-4", "-o", "address", "show", "dev", "eth0").split()[3].partition("/")[0]
-
-
-@contextmanager
-def slow(*arguments):
+def three_hosts(*arguments):
     with Lab(3) as lab, Overlay(lab, *arguments) as overlay:
         overlay.start_all()
         a, b, c = lab.hosts
-        slow_down(a, b.address)
+        slow.slow_down(a, b.address)
         yield overlay, a, b, c
         overlay.stop_all()
 
 
 @pytest.mark.parametrize("arguments", [(), ("--workers=2",), ("--source-ports=4",)], ids=["one", "workers", "ports"])
 def test_others_lose_nothing(able, arguments):
-    with slow(*arguments) as (overlay, a, b, c):
+    with three_hosts(*arguments) as (overlay, a, b, c):
         tally = Tally(overlay, a)
 
         def loses():
             return tally.peer(b.address)["tx_dropped"] > 0
 
-        with flooded(a.pod, b.pod_address, segmented=True, pause_s=0.002):
+        with slow.flooded(a, b.pod_address, segmented=True, pause_s=0.002):
             until(loses, DEADLINE_S, "nothing was dropped for b")
-        with flooded(a.pod, b.pod_address, segmented=True, pause_s=PAUSE_S):
+        with slow.flooded(a, b.pod_address, segmented=True, pause_s=slow.PAUSE_S):
             for _ in range(ROUNDS):
                 found = traffic.ping(a.pod, c.pod_address, count=PINGS)
                 assert (found.sent, found.received) == (PINGS, PINGS)
@@ -103,9 +55,9 @@ def test_others_lose_nothing(able, arguments):
 
 def test_what_a_qdisc_drops_is_counted_for_the_peer_and_the_verdict_heals(able):
     """Small packets reach the qdisc's limit before the lane's."""
-    with slow() as (overlay, a, b, _):
+    with three_hosts() as (overlay, a, b, _):
         tally = Tally(overlay, a)
-        with flooded(a.pod, b.pod_address, segmented=False, pause_s=0.0002):
+        with slow.flooded(a, b.pod_address, segmented=False, pause_s=0.0002):
             until(lambda: tally.peer(b.address)["tx_dropped"] > 0, DEADLINE_S, "nothing was dropped for b")
         becomes(overlay, a, "degraded", DEADLINE_S, f"peer {b.name}")
         dropped = int(tally.peer(b.address)["tx_dropped"])
