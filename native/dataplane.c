@@ -1,4 +1,5 @@
-/* dataplane: the handle behind udpb.h: queues and the published table. What is told of them: report.c.
+/* dataplane: the handle behind udpb.h: queues and the published table. Who turns a queue: run.c; what is told
+ * of them: report.c.
  *
  * Theory of operation. The published table is one atomic pointer. A publisher builds a new table without any lock that a
  * queue knows of, swaps the pointer and *retires* the old one together with each queue's generation at that moment. A
@@ -9,14 +10,12 @@
  */
 #include <errno.h>
 #include <malloc.h>
-#include <poll.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
 #include "dataplane.h"
-#include "guard.h"
 #include "queue.h"
 #include "rights.h"
 #include "stats.h"
@@ -24,8 +23,6 @@
 #include "table.h"
 #include "udpb.h"
 
-#define RUN_BUDGET_NS 5000000LL /* a worker that is told to stop in the midst of a load takes so long at most */
-#define RUN_LINGER_NS 3600000000000LL /* a worker has nothing else to do */
 #define LARGE_TABLE 4096 /* routes */
 #define EVEN_THEN UINT64_MAX /* in place of a generation: this queue held nothing when the table was retired */
 
@@ -276,69 +273,7 @@ int udpb_queue_crowded(struct udpb *u, uint32_t queue)
 	return crowded;
 }
 
-int udpb_turn(struct udpb *u, uint32_t queue, int64_t budget_ns, int64_t linger_ns, int loop_fd)
-{
-	if (queue >= UDPB_QUEUES_MAX || !u->queues[queue])
-		return -EINVAL;
-	return queue_turn(u->queues[queue], budget_ns, linger_ns, loop_fd);
-}
-
-/* What a worker does for its life. */
-struct life {
-	struct queue *queue;
-	int stop_fd;
-};
-
-static int live(void *about)
-{
-	static const struct timespec at_once;
-	const struct life *life = about;
-	struct pollfd stop = { .fd = life->stop_fd, .events = POLLIN };
-	int result;
-
-	do {
-		/* An idle turn ends when stop_fd is readable, a busy one when its budget is used up. A poll that a signal
-		 * interrupted says nothing. */
-		result = queue_run(life->queue, RUN_BUDGET_NS, RUN_LINGER_NS, life->stop_fd);
-	} while (result != UDPB_TURN_TUN_GONE && ppoll(&stop, 1, &at_once, NULL) < 1);
-	return result;
-}
-
-int udpb_run(struct udpb *u, uint32_t queue, int stop_fd)
-{
-	struct life life = { .stop_fd = stop_fd };
-	int result;
-
-	if (queue >= UDPB_QUEUES_MAX || !u->queues[queue])
-		return -EINVAL;
-	life.queue = u->queues[queue];
-	queue_take(life.queue);
-	result = u->config.guard ? guard_run(live, &life, &u->guards[queue]) : live(&life);
-	result = queue_give(life.queue, result);
-	return result == UDPB_TURN_IDLE || result == UDPB_TURN_BUDGET ? 0 : result;
-}
-
 int udpb_limit_rights(uint64_t capabilities)
 {
 	return rights_limit(capabilities);
-}
-
-int udpb_guard(const struct udpb *u, uint32_t queue)
-{
-	return queue < UDPB_QUEUES_MAX ? atomic_load(&u->guards[queue]) : -EINVAL;
-}
-
-uint64_t udpb_calls_refused(int *last_call)
-{
-	return guard_refused(last_call);
-}
-
-int udpb_run_when(struct udpb *u, uint32_t queue, int go_fd, int stop_fd)
-{
-	struct pollfd fds[] = { { .fd = go_fd, .events = POLLIN }, { .fd = stop_fd, .events = POLLIN } };
-
-	while (poll(fds, 2, -1) < 0)
-		if (errno != EINTR)
-			return -errno;
-	return fds[1].revents ? 0 : udpb_run(u, queue, stop_fd);
 }

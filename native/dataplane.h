@@ -17,6 +17,7 @@ struct udpb {
 	struct table *_Atomic table;
 	struct queue *queues[UDPB_QUEUES_MAX]; /* changed under the lock; a queue is closed only by who turns it */
 	struct stats stats[UDPB_QUEUES_MAX];   /* outlive their queues */
+	struct stats before;                   /* what another process has counted that had these queues */
 	struct udpb_config config;
 	_Atomic int guards[UDPB_QUEUES_MAX]; /* as in guard.h */
 	pthread_mutex_t lock;

@@ -45,7 +45,8 @@
 #define LOOK_NS 20000  /* the next packet is looked for so long before the wait */
 
 #define WAITS_MAX 2 /* fds that a queue waits for at a time */
-#define FLUSH_WAIT_MS 10 /* between two attempts */
+#define DRAIN_WAIT_NS 10000000L /* between two attempts */
+#define PAGE_BYTES 4096 /* the smallest there is */
 #define STALL_WAIT_NS (TRANSMIT_STALL_NS + SECOND_NS / 1000) /* a little later than a stall's end: one wait is enough */
 
 static int64_t now_ns(void)
@@ -160,6 +161,7 @@ int queue_open(const struct queue_parts *parts, struct queue **out)
 	q->table = parts->table;
 	q->offloads_off = parts->config->offloads_off;
 	q->epoll_fd = q->timer_fd = q->full_fd = -1;
+	atomic_init(&q->next_fd, -1);
 	yield_init(&q->yield);
 	q->arena = map_arena();
 	if (q->arena)
@@ -358,18 +360,33 @@ int queue_turn(struct queue *q, int64_t budget_ns, int64_t linger_ns, int loop_f
 	return queue_give(q, queue_run(q, budget_ns, linger_ns, loop_fd));
 }
 
-int queue_flush(struct queue *q)
+void queue_drain(struct queue *q)
 {
-	unpark(q);
+	static const struct timespec wait = { .tv_nsec = DRAIN_WAIT_NS };
+
 	while (transmit_blocked(&q->transmit)) {
 		struct pollfd room = { .fd = q->transmit.full_fd, .events = POLLOUT };
 		const struct table *table;
 
-		(void)poll(&room, 1, FLUSH_WAIT_MS);
+		(void)ppoll(&room, 1, &wait, NULL);
 		table = enter(q);
 		transmit_resume(&q->transmit, table, now_ns());
 		leave(q);
 	}
 	q->full_fd = -1;
+}
+
+int queue_flush(struct queue *q)
+{
+	unpark(q);
+	queue_drain(q);
 	return park(q);
+}
+
+void queue_warm(struct queue *q)
+{
+	volatile uint8_t *arena = q->arena;
+
+	for (size_t at = 0; at < ARENA_BYTES; at += PAGE_BYTES)
+		arena[at] = 0;
 }

@@ -18,6 +18,7 @@ struct queue {
 	struct table *_Atomic *table; /* borrowed; where the published table stands */
 	int epoll_fd, timer_fd;
 	int full_fd; /* the socket whose room is waited for, or -1 */
+	_Atomic int next_fd; /* the eventfd of who turns the fds next in another process, or -1 */
 	uint64_t seen; /* inner packets at the last wait */
 	struct yield yield;
 	int lone_waits; /* waits in a row that brought next to nothing */
@@ -53,9 +54,16 @@ uint32_t queue_offloads(const struct queue *queue); /* UDPB_OFFLOAD_* in use */
 /* As udpb_queue_flush. */
 int queue_flush(struct queue *queue);
 
+/* The same between `queue_take` and `queue_give`. */
+void queue_drain(struct queue *queue);
+
+/* Has the kernel give its buffers their memory now: a first batch would wait for it. Not while it turns. */
+void queue_warm(struct queue *queue);
+
 /* The three parts of a turn. `queue_take` takes the waiting away from the event loop; then `queue_run` until the TUN is gone,
  * the queue has nothing to do or the budget is used up: UDPB_TURN_*, as often as one likes; `queue_give` gives the waiting
- * back and returns what the last run did, or -errno. A run makes no system calls but those that `guard` allows. */
+ * back and returns what the last run did, or -errno. A run makes no system calls but those that `guard`
+ * allows, nor does a drain. */
 void queue_take(struct queue *queue);
 int queue_run(struct queue *queue, int64_t budget_ns, int64_t linger_ns, int loop_fd);
 int queue_give(struct queue *queue, int outcome);

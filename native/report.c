@@ -9,11 +9,20 @@
 
 #include "dataplane.h"
 
+static int64_t monotonic_ns(void)
+{
+	struct timespec clock;
+
+	clock_gettime(CLOCK_MONOTONIC, &clock);
+	return clock.tv_sec * 1000000000LL + clock.tv_nsec;
+}
+
 int udpb_read_counters(const struct udpb *u, uint64_t *values, uint32_t count)
 {
 	if (count > STAT_COUNT)
 		return -EINVAL;
-	memset(values, 0, count * sizeof(*values));
+	for (uint32_t i = 0; i < count; i++)
+		values[i] = stats_read(&u->before, (enum stat_id)i);
 	for (uint32_t q = 0; q < UDPB_QUEUES_MAX; q++) {
 		for (uint32_t i = 0; i < count; i++)
 			values[i] += stats_read(&u->stats[q], (enum stat_id)i);
@@ -26,13 +35,12 @@ int udpb_add_counters(struct udpb *u, const uint64_t *values, uint32_t count)
 	if (count > STAT_COUNT)
 		return -EINVAL;
 	for (uint32_t i = 0; i < count; i++)
-		stats_add(&u->stats[0], (enum stat_id)i, values[i]);
+		stats_add(&u->before, (enum stat_id)i, values[i]);
 	return 0;
 }
 
 void udpb_last_error(const struct udpb *u, struct udpb_error *out)
 {
-	struct timespec clock;
 	uint64_t last = 0;
 
 	for (uint32_t q = 0; q < UDPB_QUEUES_MAX; q++) {
@@ -40,11 +48,10 @@ void udpb_last_error(const struct udpb *u, struct udpb_error *out)
 
 		last = it > last ? it : last; /* the seconds stand foremost */
 	}
-	clock_gettime(CLOCK_MONOTONIC, &clock);
 	*out = (struct udpb_error){
 		.error = last & 0xffff,
 		.counter = last >> 16 & 0xffff,
-		.age_s = clock.tv_sec - (int64_t)(last >> 32),
+		.age_s = monotonic_ns() / 1000000000 - (int64_t)(last >> 32),
 	};
 }
 
@@ -93,13 +100,10 @@ static void describe(const struct peer *peer, int64_t now, struct udpb_peer *out
 
 size_t udpb_read_peers(struct udpb *u, struct udpb_peer *out, size_t capacity)
 {
-	struct timespec clock;
+	int64_t now = monotonic_ns();
 	const struct table *table;
 	size_t count;
-	int64_t now;
 
-	clock_gettime(CLOCK_MONOTONIC, &clock);
-	now = clock.tv_sec * 1000000000LL + clock.tv_nsec;
 	/* The lock keeps a publisher from retiring this table while it is read. */
 	pthread_mutex_lock(&u->lock);
 	table = atomic_load(&u->table);
@@ -110,32 +114,54 @@ size_t udpb_read_peers(struct udpb *u, struct udpb_peer *out, size_t capacity)
 	return count;
 }
 
-size_t udpb_restore_peers(struct udpb *u, const struct udpb_peer *rows, size_t count)
+/* When something was that another process tells of as so long ago. */
+static int64_t before(int64_t now, int64_t ago_ns)
+{
+	return now > ago_ns ? now - ago_ns : 1;
+}
+
+static void restore_counts(struct peer *peer, const struct udpb_peer *row, int64_t now)
+{
+	peer_sent(peer, row->tx_packets, row->tx_bytes);
+	if (row->silent_ns >= 0)
+		peer_heard(peer, row->rx_packets, row->rx_bytes, before(now, row->silent_ns));
+	if (row->tx_dropped)
+		peer_dropped(peer, row->tx_dropped, before(now, row->dropped_ago_ns));
+}
+
+static void restore_path(struct peer *peer, const struct udpb_peer *row, int64_t now)
+{
+	if (row->path_mtu_bytes && peer_path_mtu(peer, now) == UINT32_MAX)
+		peer_learn_path_mtu(peer, row->path_mtu_bytes, now + row->path_mtu_left_s * 1000000000LL);
+}
+
+static size_t restore(struct udpb *u, const struct udpb_peer *rows, size_t count,
+		      void (*one)(struct peer *peer, const struct udpb_peer *row, int64_t now))
 {
 	const struct table *table;
-	struct timespec clock;
+	int64_t now = monotonic_ns();
 	size_t found = 0;
-	int64_t now;
 
-	clock_gettime(CLOCK_MONOTONIC, &clock);
-	now = clock.tv_sec * 1000000000LL + clock.tv_nsec;
 	pthread_mutex_lock(&u->lock);
 	table = atomic_load(&u->table);
 	for (size_t i = 0; i < count; i++) {
-		const struct udpb_peer *row = &rows[i];
-		struct peer *peer = peer_map_find(table->peers, row->address_be);
+		struct peer *peer = peer_map_find(table->peers, rows[i].address_be);
 
-		if (!peer || peer->port_be != row->port_be)
+		if (!peer || peer->port_be != rows[i].port_be)
 			continue;
-		peer_sent(peer, row->tx_packets, row->tx_bytes);
-		if (row->silent_ns >= 0)
-			peer_heard(peer, row->rx_packets, row->rx_bytes, now > row->silent_ns ? now - row->silent_ns : 1);
-		if (row->tx_dropped)
-			peer_dropped(peer, row->tx_dropped, now > row->dropped_ago_ns ? now - row->dropped_ago_ns : 1);
-		if (row->path_mtu_bytes)
-			peer_learn_path_mtu(peer, row->path_mtu_bytes, now + row->path_mtu_left_s * 1000000000LL);
+		one(peer, &rows[i], now);
 		found++;
 	}
 	pthread_mutex_unlock(&u->lock);
 	return found;
+}
+
+size_t udpb_restore_peers(struct udpb *u, const struct udpb_peer *rows, size_t count)
+{
+	return restore(u, rows, count, restore_counts);
+}
+
+size_t udpb_restore_paths(struct udpb *u, const struct udpb_peer *rows, size_t count)
+{
+	return restore(u, rows, count, restore_path);
 }

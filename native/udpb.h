@@ -132,9 +132,13 @@ int udpb_turn(struct udpb *u, uint32_t queue, int64_t budget_ns, int64_t linger_
  * UDPB_TURN_TUN_GONE, or a negative errno. */
 int udpb_run(struct udpb *u, uint32_t queue, int stop_fd);
 
-/* The same once `go_fd` (an eventfd; borrowed) is readable: a thread that waits here for a queue to be opened needs nothing
- * but the processor to turn it. */
-int udpb_run_when(struct udpb *u, uint32_t queue, int go_fd, int stop_fd);
+/* The same once `go_fd` is readable. `ready_fd` is written when nothing but that is waited for: from then on the queue needs
+ * nothing but the processor to be turned. Both are eventfds, borrowed. */
+int udpb_run_when(struct udpb *u, uint32_t queue, int ready_fd, int go_fd, int stop_fd);
+
+/* From now on udpb_run, when it is told to stop, flushes the queue as udpb_queue_flush does and then writes `next_fd` (an
+ * eventfd; borrowed until the queue is closed): for whoever turns the same fds next, in this or in another process. */
+int udpb_queue_pass_on(struct udpb *u, uint32_t queue, int next_fd);
 
 /* Takes all capabilities but these (a bit set, 1 << CAP_*) from the calling thread and from what it starts later, and makes
  * sure that no program it starts gets more. Returns 0 or a negative errno. */
@@ -154,7 +158,7 @@ int udpb_counter_info(uint32_t counter, struct udpb_counter *out);
 /* Sums every queue's counters into values[0..count-1]. */
 int udpb_read_counters(const struct udpb *u, uint64_t *values, uint32_t count);
 
-/* Adds to the counters what another process has counted before: it handed its queues over. Before any queue is open. */
+/* Adds to the counters what another process has counted before: it handed its queues over. One thread at a time. */
 int udpb_add_counters(struct udpb *u, const uint64_t *values, uint32_t count);
 
 /* Packets taken from flannel0 and not yet accepted by the UDP socket. */
@@ -172,10 +176,13 @@ void udpb_last_error(const struct udpb *u, struct udpb_error *out);
 /* Copies up to `capacity` peers of the published table into `out`; returns how many there are. */
 size_t udpb_read_peers(struct udpb *u, struct udpb_peer *out, size_t capacity);
 
-/* Adds to peers of the published table what udpb_read_peers of another process has told: counters, path MTU, and when they
- * were last heard, which assumes that no time has passed. `rows` is borrowed until the call returns. Returns how many of
- * them are peers still. */
+/* Adds to peers of the published table what udpb_read_peers of another process has told: counters, and when they were last
+ * heard, which assumes that no time has passed. `rows` is borrowed until the call returns. Returns how many of them are
+ * peers still. */
 size_t udpb_restore_peers(struct udpb *u, const struct udpb_peer *rows, size_t count);
+
+/* Likewise the path MTU of peers of which none is known. */
+size_t udpb_restore_paths(struct udpb *u, const struct udpb_peer *rows, size_t count);
 /* cffi: end */
 
 #endif

@@ -12,7 +12,7 @@ import errno
 import logging
 import os
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 
 import msgspec
@@ -20,9 +20,8 @@ import msgspec
 from udpbackend import __version__
 from udpbackend.backends.backend import HandsOver
 from udpbackend.dataplane import estate, handover
-from udpbackend.dataplane.estate import FORMAT
+from udpbackend.dataplane.estate import FORMAT, State
 from udpbackend.dataplane.handover import ANSWER_S, Message, Request
-from udpbackend.dataplane.priority import hurried
 from udpbackend.errors import HostError, UdpBackendError
 from udpbackend.running import Running
 from udpbackend.settings import Settings
@@ -139,10 +138,16 @@ class Succession:
     async def _hand_over(self, connection: socket.socket, backend: HandsOver, request: Request) -> None:
         """Raises OSError, HostError or TimeoutError where the successor does not go on; nothing is lost then."""
         log.info("handing over to udp-backend %s", request.version)
-        handover.send(connection, Message(say="state"), backend.states())
-        await _word(connection, "prepared", ANSWER_S)
-        with hurried(self._settings.nice):
-            await self._stop_and_send(connection, backend)
+        fds, known = await backend.offer()
+        _tell(connection, "state", known, fds)
+        next_fds = await _waiting(connection)
+        try:
+            self.handed_over = True  # from the first queue on
+            counted = await backend.release(next_fds)
+        finally:
+            for fd in next_fds:
+                os.close(fd)
+        _tell(connection, "counted", counted)
         await _word(connection, "turning", ANSWER_S)
         log.info("udp-backend %s moves the packets; standing by until it has started", request.version)
         if self._unlisten is not None:
@@ -150,17 +155,6 @@ class Succession:
         handover.send(connection, Message(say="served"))
         self._exit = (await _word(connection, "leave", None)).exit
         self.leaving.set()
-
-    async def _stop_and_send(self, connection: socket.socket, backend: HandsOver) -> None:
-        """The part that packets wait for."""
-        fds, state = await backend.release()
-        counted = estate.memfd()
-        try:
-            estate.write(counted, state)
-            self.handed_over = True
-            handover.send(connection, Message(say="queues"), {**fds, "state": counted})
-        finally:
-            os.close(counted)
 
     async def _go_on(self, backend: object) -> None:
         self.handed_over = False
@@ -173,19 +167,43 @@ class Succession:
                 log.warning("%s", error)
 
 
+def _tell(connection: socket.socket, word: str, state: State, fds: Mapping[str, int] | None = None) -> None:
+    """Says a word with a state beside its fds."""
+    written = estate.memfd()
+    try:
+        estate.write(written, state)
+        handover.send(connection, Message(say=word), {**(fds or {}), "state": written})
+    finally:
+        os.close(written)
+
+
+async def _waiting(connection: socket.socket) -> list[int]:
+    """The eventfds, transferred, that the successor's threads wait for, in the order of their queues."""
+    _, fds = await _heard(connection, "prepared", ANSWER_S)
+    return [fds[name] for name in sorted(fds, key=lambda name: int(name.rpartition("-")[2]))]
+
+
 async def _word(connection: socket.socket, expected: str, seconds: float | None) -> Message:
     """The successor's next word, which must be this one."""
+    message, fds = await _heard(connection, expected, seconds)
+    for fd in fds.values():
+        os.close(fd)
+    return message
+
+
+async def _heard(connection: socket.socket, expected: str, seconds: float | None) -> tuple[Message, dict[str, int]]:
+    """The same with the fds that come with it, transferred."""
     async with asyncio.timeout(seconds):
         await _readable(connection)
     heard = handover.receive(connection)
     if heard is None:
         raise HostError("it has ended")
     message, fds = heard
-    for fd in fds.values():
-        os.close(fd)
     if message.say != expected:
+        for fd in fds.values():
+            os.close(fd)
         raise HostError(message.why or f"it says {message.say!r}, expected {expected!r}")
-    return message
+    return message, fds
 
 
 async def _end_of(connection: socket.socket) -> None:

@@ -233,6 +233,7 @@ static void test_queue_numbers(void)
 		CHECK(udpb_queue_offloads(u, numbers[i]) == 0);
 		CHECK(udpb_turn(u, numbers[i], 1000000, 0, -1) == -EINVAL);
 		CHECK(udpb_run(u, numbers[i], -1) == -EINVAL);
+		CHECK(udpb_queue_pass_on(u, numbers[i], -1) == -EINVAL);
 		udpb_queue_close(u, numbers[i]); /* nothing to close */
 	}
 	CHECK(udpb_queue_open(u, UDPB_QUEUES_MAX, 0, 0) == -EINVAL);
@@ -265,6 +266,9 @@ static void test_counters_and_peers_are_handed_over(void)
 		CHECK(values[i] == (i < 2 ? 2 * (i + 1) : i + 1));
 	CHECK(udpb_publish(u, routes, 2) == 0);
 	CHECK(udpb_restore_peers(u, rows, 3) == 1); /* of another port, and no peer any more */
+	CHECK(udpb_restore_paths(u, rows, 3) == 1);
+	rows[0].path_mtu_bytes = 1300;
+	CHECK(udpb_restore_paths(u, rows, 3) == 1); /* what is known already is not older than that */
 	CHECK(udpb_read_peers(u, got, 2) == 2);
 	for (int i = 0; i < 2; i++) {
 		bool known = got[i].address_be == rows[0].address_be;

@@ -3,6 +3,9 @@
  * Loopback never fills a socket, so the underlay is a TAP device: datagrams wait, and are charged to the socket, until
  * somebody answers for the peer's MAC address.
  */
+#include <pthread.h>
+#include <sys/eventfd.h>
+
 #include "queue_lab.h"
 
 /* Answers the TAP's question for the peer's MAC address. Returns whether it asked. */
@@ -122,6 +125,33 @@ static void test_flushed_while_full(void)
 	close(tap);
 }
 
+static void *run_worker(void *stop_fd)
+{
+	return (void *)(intptr_t)udpb_run(lab.u, 0, *(int *)stop_fd);
+}
+
+/* So it is where a worker passes its queue on: what it has taken from flannel0 is sent before the next one may read. */
+static void test_passed_on_while_full(void)
+{
+	int tap = open_full_lab(), stop = eventfd(1, EFD_CLOEXEC), next = eventfd(0, EFD_CLOEXEC);
+	struct pollfd passed = {.fd = next, .events = POLLIN};
+	pthread_t worker;
+	void *result;
+
+	CHECK(udpb_queue_pass_on(lab.u, 0, next) == 0);
+	CHECK(pthread_create(&worker, NULL, run_worker, &stop) == 0);
+	CHECK(poll(&passed, 1, 20) == 0); /* not while something waits; a stall is five times as long */
+	CHECK(answer_arp(tap));
+	CHECK(poll(&passed, 1, 5000) == 1);
+	CHECK(pthread_join(worker, &result) == 0 && (intptr_t)result == 0);
+	CHECK(udpb_in_flight(lab.u) == 0 && counter(STAT_tx_drop_socket_full) == 0);
+	CHECK(counter(STAT_tx_delivered) == counter(STAT_tx_received));
+	close_lab();
+	close(tap);
+	close(stop);
+	close(next);
+}
+
 static void test_flush_ends_with_the_stall(void)
 {
 	int tap = open_full_lab();
@@ -142,6 +172,7 @@ int main(void)
 	test_full_socket_stalls_within_a_turn();
 	test_closed_while_full();
 	test_flushed_while_full();
+	test_passed_on_while_full();
 	test_flush_ends_with_the_stall();
 	return check_done();
 }

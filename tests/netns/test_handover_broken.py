@@ -8,14 +8,14 @@ from probe import probing
 from running import Log
 
 WORDS = {
-    "the old one": ("state", "queues", "turning", "leave"),
-    "the new one": ("prepared", "queues", "served", "leave"),
+    "the old one": ("state", "prepared", "counted", "turning", "leave"),
+    "the new one": ("prepared", "counted", "served", "leave"),
 }
 """By who dies: the words after which."""
 PATIENCE_S = 20.0
 
 
-LOSES = {("the old one", "state"), ("the new one", "leave")}
+LOSES = {("the new one", "leave")}
 """Who dies alone with the queues loses what comes until the other one has started."""
 
 

@@ -77,9 +77,9 @@ def pair():
 def test_fds_keep_their_names_however_many_they_are(pair, count):
     one, other = pair
     made = {f"send-{number}": os.eventfd(number) for number in range(count)}
-    send(one, Message(say="queues"), made)
+    send(one, Message(say="state"), made)
     message, found = receive(other)
-    assert message.say == "queues"
+    assert message.say == "state"
     assert {name: os.eventfd_read(fd) if name != "send-0" else 0 for name, fd in found.items()} == {
         f"send-{number}": number for number in range(count)
     }

@@ -211,11 +211,17 @@ class Backend(Protocol):
 class HandsOver(Protocol):
     """A backend that moves packets itself, and can let another process go on with it."""
 
-    def states(self) -> Mapping[str, int]:
-        """The memfds with the last table (dataplane.estate), borrowed."""
+    async def offer(self) -> tuple[Mapping[str, int], State]:
+        """Fds of queues, which move packets still, and of the last table (dataplane.estate); what is known of peers.
 
-    async def release(self) -> tuple[Mapping[str, int], State]:
-        """Stops moving packets; all fds of the queues, borrowed, and the counters. Raises HostError where it cannot."""
+        All fds are borrowed. Raises HostError where there is nothing to go on with.
+        """
+
+    async def release(self, next_fds: Sequence[int]) -> State:
+        """Stops moving packets; whoever waits for a queue's eventfd moves them from then on.
+
+        What was counted and learned until then. Raises HostError where it cannot.
+        """
 
     async def resume(self) -> None:
         """Takes a `release` back."""

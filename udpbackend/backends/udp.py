@@ -11,24 +11,24 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext, suppress
+from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import partial
 from ipaddress import IPv4Address, IPv6Address
 
 from msgspec import structs
 
 from udpbackend import __version__
-from udpbackend.backends.backend import NO_PEERS, BackendFacts, Context, KernelDrop, Overlay
+from udpbackend.backends.backend import NO_PEERS, BackendFacts, Context, Overlay
 from udpbackend.backends.udp_config import UdpOptions
 from udpbackend.backends.udp_device import Device, Plan, refuse_others_device, refused_calls
-from udpbackend.backends.udp_drops import KERNEL_DROPS
+from udpbackend.backends.udp_drops import Drops
 from udpbackend.backends.udp_mtu import check_ipv6, check_mtu, overlay_mtu
 from udpbackend.backends.udp_peers import TAKES_IPV6
 from udpbackend.backends.udp_sockets import Sockets
 from udpbackend.backends.udp_table import pack_table
 from udpbackend.dataplane.estate import Header, Parts, Record, State
-from udpbackend.dataplane.inherit import Queues
 from udpbackend.dataplane.native import ROW_BYTES, CounterInfo, Dataplane, Options, counter_infos
+from udpbackend.dataplane.queues import Queues
 from udpbackend.dataplane.tun import TunQueue, check_tun_access
 from udpbackend.errors import HostError
 from udpbackend.host import fou_left, overlay_plan
@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 
 PUBLISH_INTERVAL_S = 0.05
 LONG_LEASES = 1000
-"""From so many on, making a table is lent a thread."""
+"""From so many on, the queue is lent a thread while tables are made or read."""
 REPAIR_INTERVAL_S = 30.0
 """flannel0 is looked at whenever the kernel tells of a change, and at least so often: a look costs ten milliseconds,
 and without a change there is nothing to see."""
@@ -78,8 +78,7 @@ class UdpBackend:
         self._sockets = Sockets()
         self._dataplane: Dataplane | None = None
         self._overlay: overlay_plan.Overlay | None = None
-        self._dropped_before: dict[str, int] = {}
-        """What flannel0 has counted while nobody was reading: it outlives the daemons."""
+        self._drops = Drops()
         self._device: Device | None = None
         self._inherited = context.inherited
         self._identity = context.settings.identity()
@@ -136,8 +135,7 @@ class UdpBackend:
         await self._device.open()
         self._local = await local_addresses(self._netlink)
         await self.apply(snapshot)
-        with suppress(HostError):
-            self._dropped_before = await self._link.drops()
+        await self._drops.begin(self._link)
         self._device.start()
 
     async def _adopt(self, queues: Queues, overlay: overlay_plan.Overlay, snapshot: Snapshot) -> None:
@@ -201,27 +199,28 @@ class UdpBackend:
         """Lets the service manager keep what the next start can go on with, if there is one that does."""
         self._kept = await asyncio.to_thread(self._inherited.store.keep, {**self._fds(), **self._record.fds})
 
-    def states(self) -> Mapping[str, int]:
+    async def offer(self) -> tuple[Mapping[str, int], State]:
         """As HandsOver."""
-        return self._record.fds
+        device, dataplane = self._started()
+        async with self._long_work():
+            return {**self._record.fds, **device.offer(), **self._sockets.fds}, self._told(dataplane)
 
-    async def release(self) -> tuple[Mapping[str, int], State]:
+    async def release(self, next_fds: Sequence[int]) -> State:
         """As HandsOver. Nothing is published until `resume`."""
-        if self._device is None or self._dataplane is None:
-            raise HostError("the udp backend was not started")
+        device, dataplane = self._started()
         await self._publishing.acquire()
         try:
-            await self._device.release()
+            await device.release(next_fds)
         except BaseException:
             self._publishing.release()
             raise
         self._handing_over = True
+        return self._told(dataplane)
+
+    def _told(self, dataplane: Dataplane) -> State:
         names = (info.name for info in counter_infos())
-        counted = dict(zip(names, self._dataplane.counters(), strict=True))
-        header = structs.replace(self._header(), counters=counted)
-        return self._fds(), State(
-            header=header, routes=b"", peers=self._dataplane.peers().packed(), row_bytes=ROW_BYTES
-        )
+        header = structs.replace(self._header(), counters=dict(zip(names, dataplane.counters(), strict=True)))
+        return State(header=header, routes=b"", peers=dataplane.peers().packed(), row_bytes=ROW_BYTES)
 
     async def resume(self) -> None:
         """As HandsOver."""
@@ -237,12 +236,16 @@ class UdpBackend:
 
     async def run(self) -> None:
         """Repairs until cancelled: what others change on the host is put back or followed."""
-        if self._device is None or self._dataplane is None:
-            raise HostError("the udp backend was not started")
+        device, dataplane = self._started()
         await self._keep()  # not sooner: a manager listens to the daemon that it knows, and that may be the last one
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._device.follow_session())
-            await self._repair(self._device, self._dataplane)
+            tasks.create_task(device.follow_session())
+            await self._repair(device, dataplane)
+
+    def _started(self) -> tuple[Device, Dataplane]:
+        if self._device is None or self._dataplane is None:
+            raise HostError("the udp backend was not started")
+        return self._device, self._dataplane
 
     async def _repair(self, device: Device, dataplane: Dataplane) -> None:
         changed = self._netlink.changes()
@@ -289,7 +292,7 @@ class UdpBackend:
 
     async def facts(self) -> BackendFacts:
         """What there is to see now."""
-        kernel = await self._kernel_drops()
+        kernel = await self._drops.now(self._link, self._sockets)
         plane, it = self._dataplane, self._overlay
         peers = plane.peers() if plane else None
         return BackendFacts(
@@ -332,8 +335,7 @@ class UdpBackend:
             await asyncio.sleep(max(0.0, self._published_at + PUBLISH_INTERVAL_S - loop.time()))
             if self._snapshot is None or self._dataplane is None:
                 return
-            long = len(self._snapshot.leases) >= LONG_LEASES
-            async with self.undisturbed() if long else nullcontext():
+            async with self._long_work():
                 table, routes = await asyncio.to_thread(pack_table, self._snapshot, self._own, self._local, self.port)
                 header = self._header()
                 began = time.perf_counter()  # the loop's clock stands still within one of its iterations
@@ -346,6 +348,11 @@ class UdpBackend:
             self._published_at = loop.time()
             self._routes = routes
             self._published(took)
+
+    def _long_work(self) -> AbstractAsyncContextManager[None]:
+        """For what is long where there are many leases."""
+        many = self._snapshot is not None and len(self._snapshot.leases) >= LONG_LEASES
+        return self.undisturbed() if many else nullcontext()
 
     def _install(self, dataplane: Dataplane, table: bytearray, header: Header) -> None:
         dataplane.publish(table)
@@ -366,16 +373,6 @@ class UdpBackend:
         elif self._underlay_problem and not problem:
             log.info("interface %s is back", self._endpoint.interface)
         self._underlay_problem = problem
-
-    async def _kernel_drops(self) -> dict[KernelDrop, int]:
-        drops = {}
-        with suppress(HostError):
-            drops = await self._link.drops()
-        for name, before in self._dropped_before.items():
-            if (now := drops.get(name, 0)) >= before:  # or the device was made anew, and has counted from nothing
-                drops[name] = now - before
-        drops["socket_rx_dropped"] = self._sockets.drops()
-        return {it: drops[it.name] for it in KERNEL_DROPS if it.name in drops}
 
 
 def _overlay(config: NetworkConfig, lease: Lease, mtu: int) -> overlay_plan.Overlay:

@@ -87,6 +87,7 @@ class Device:
         self._threads = plan.workers
         self._session: Session | None = None
         self._lasting = Lasting()
+        self._offered: list[TunQueue] = []
         self._released = False
         self.lost = asyncio.Event()
         """Set when the queue has ended and `repair` has to make it again."""
@@ -119,19 +120,31 @@ class Device:
             log.info("took over %s and mended it: %s", self._link.name, what)
         self._tuns[0].persist()
 
-    async def release(self) -> None:
-        """Stops turning, at a batch's end and with nothing left unsent; the fds stay open, for `resume` and others."""
+    def offer(self) -> dict[str, int]:
+        """The queues' fds, for a process that opens them while they are turned here and waits for the `release`."""
+        self._offered = list(self._tuns)
+        return self.fds
+
+    async def release(self, next_fds: Sequence[int]) -> None:
+        """Stops turning, at a batch's end and with nothing left unsent; each queue's eventfd is written at that moment.
+
+        The fds stay open, for `resume`. Raises HostError where the queues are no more those that were offered.
+        """
         async with self._handing:
-            if not self._turners or self.lost.is_set():
+            if not self._turners or self.lost.is_set() or self._offered != self._tuns:
                 raise HostError(f"{self._link.name} is being made again")
+            if len(next_fds) != len(self._turners):
+                raise HostError(f"it takes {len(next_fds)} queues of {len(self._turners)}")
             self._released = True
             turners, self._turners = self._turners, []
-            for queue, turner in enumerate(turners):
+            for queue, (turner, next_fd) in enumerate(zip(turners, next_fds, strict=True)):
                 if isinstance(turner, Worker):
+                    self._dataplane.pass_on(queue, next_fd)
                     turner.halt()  # waits for a batch's end here and now: a way over other threads is longer
                 else:
                     await turner.stop()
-                self._dataplane.flush_queue(queue)
+                    self._dataplane.flush_queue(queue)
+                    os.eventfd_write(next_fd, 1)
                 self._dataplane.close_queue(queue)
 
     def resume(self) -> None:

@@ -17,8 +17,10 @@ from contextlib import suppress
 
 import msgspec
 
-FORMAT = 1
-"""Of the state and of the words of a handover. A daemon hands nothing over to one of another format."""
+FORMAT = 2
+"""Of the state, of the words of a handover, and of how fds are set up, for a successor opens what is turned still.
+
+A daemon hands nothing over to one of another format."""
 
 PREFACE = struct.Struct("=8sIIIII")
 """A mark, then the bytes of header, routes, peers and of one row of peers, and the CRC-32 of all that follows."""

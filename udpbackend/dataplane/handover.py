@@ -6,10 +6,12 @@ Theory of operation. The successor listens on an abstract socket of its own and 
 socket (POST /handover), to connect to it. Then, one message each (SOCK_SEQPACKET, JSON, fds beside it by SCM_RIGHTS):
 
     running daemon                    successor
-    state      + memfds        ->                       packets still flow
-                               <-     prepared          it has made the dataplane and published the last table
-    queues     + all fds       ->                       the running one has stopped turning, at a batch's end
-                               <-     turning           it turns them
+    state      + all fds       ->                       packets still flow
+                               <-     prepared + eventfds   it has opened the queues; a thread for each waits for its
+                                                            eventfd, and for nothing else
+    (each queue's eventfd is written at the end of its last batch: packets wait for no message)
+    counted                    ->                       it has stopped; its counters are whole
+                               <-     turning           it turns them, by a table that is not older
     served                     ->                       the status socket and the health port are free
                                <-     leave             its own control plane runs: the old daemon is needed no more
     left                       ->                       it has closed its fds

@@ -1,8 +1,8 @@
 """A start that goes on where another process stopped: its queues turn before anything else of us is loaded.
 
-Owns the dataplane made from inherited fds and a packed table alone, until the backend claims it. It loads the standard
-library, the C extension and what stands below it, and nothing of registries, backends or the event loop: what is
-imported here, packets wait for.
+Owns whom this start has its fds from, and the queues (dataplane.queues) until the backend claims them. It loads the
+standard library, the C extension and what stands below it, and nothing of registries, backends or the event loop: what
+is imported here, packets wait for where the one before has died.
 
 Fds come from the service manager's store, where a killed daemon had put them, or from a running daemon that hands over.
 Whatever does not fit (other settings, another format, an fd that is missing or dead) is let go of whole, and the start
@@ -16,98 +16,18 @@ import socket
 import time
 from collections.abc import Mapping, MutableMapping
 from contextlib import suppress
-from ipaddress import IPv4Address, IPv6Address
-from typing import TYPE_CHECKING
 
 from udpbackend.dataplane import estate, handover
-from udpbackend.dataplane.estate import Parts, State
+from udpbackend.dataplane.estate import State
 from udpbackend.dataplane.fdstore import FdStore
 from udpbackend.dataplane.handover import ANSWER_S, LEAVE_S, Message
-from udpbackend.dataplane.priority import hurried
+from udpbackend.dataplane.queues import Queues
 from udpbackend.errors import HostError, UdpBackendError
 from udpbackend.settings import Settings
-
-if TYPE_CHECKING:  # loaded only once there is something to turn
-    from udpbackend.dataplane.native import Dataplane
-    from udpbackend.dataplane.worker import Worker
 
 
 class EndedError(HostError):
     """The running daemon has died before it handed over."""
-
-
-class Queues:
-    """Open queues that turn, each in a thread: what was inherited, until `Inheritance.claim` gives it away."""
-
-    def __init__(self, state: State, settings: Settings, origin: str) -> None:
-        """Makes the dataplane and publishes the table; no fd is needed for it yet."""
-        from udpbackend.dataplane import native  # noqa: PLC0415 a start without an inheritance does not come here
-
-        self._settings = settings
-        self.parts: Parts = state.header.parts
-        self.header = state.header
-        self.origin = origin
-        self.fds: dict[str, int] = {}
-        """All by name, the memfds of the state too; owned."""
-        self.workers: list[Worker] = []
-        self.routes = len(state.routes) // native.ROUTE.size
-        self.dataplane: Dataplane = native.Dataplane(
-            tun_address=IPv4Address(self.parts.tun_address),
-            tun_address6=IPv6Address(self.parts.tun_address6) if self.parts.tun_address6 else None,
-            options=native.Options.of(settings),
-        )
-        self.dataplane.publish(state.routes)
-        native.counter_infos()  # read now, not while packets wait
-
-    def count(self, state: State) -> None:
-        """Goes on from the counters of a state, if this version knows each of them."""
-        from udpbackend.dataplane import native  # noqa: PLC0415 as above
-
-        names = [info.name for info in native.counter_infos()]
-        if not state.header.counters.keys() - set(names):
-            self.dataplane.add_counters([state.header.counters.get(name, 0) for name in names])
-        if state.row_bytes == native.ROW_BYTES:
-            self.dataplane.restore_peers(state.peers)
-
-    def hold(self) -> None:
-        """Starts the threads, which wait for their queues: what is left to do then is short."""
-        from udpbackend.dataplane.worker import Worker  # noqa: PLC0415 as above
-
-        cpus, nice = self._settings.worker_cpus, self._settings.nice
-        for queue in range(sum(name.startswith("tun-") for name in self.parts.fds)):
-            cpu = cpus[queue % len(cpus)] if cpus else None
-            self.workers.append(Worker(self.dataplane, queue, nice=nice, cpu=cpu))
-            self.workers[-1].start(hold=True)
-
-    def start(self, fds: dict[str, int]) -> None:
-        """Turns the queues; `fds` are transferred. Raises UdpBackendError where they are not what is needed."""
-        self.fds |= fds
-        if missing := [name for name in self.parts.fds if name not in self.fds]:
-            raise HostError(f"incomplete: there is no {missing[0]}")
-        senders = [self.fds[name] for name in self.parts.fds if name.startswith("send-")]
-        for queue, worker in enumerate(self.workers):
-            self.dataplane.open_queue(queue, self.fds[f"tun-{queue}"], self._bound(f"udp-{queue}"))
-            for sender in senders:
-                self.dataplane.add_socket(queue, sender)
-            worker.go()
-
-    def stop(self) -> None:
-        """Stops turning and closes everything."""
-        for queue, worker in enumerate(self.workers):
-            worker.halt()
-            self.dataplane.close_queue(queue)
-        self.workers = []
-        self.dataplane.close()
-        while self.fds:
-            os.close(self.fds.popitem()[1])
-
-    def _bound(self, name: str) -> int:
-        """A receiving socket, which has to have the address that the parts tell of."""
-        fd = self.fds[name]
-        with socket.socket(fileno=os.dup(fd)) as bound:
-            if bound.getsockname()[:2] != (self.parts.local_address, self.parts.port):
-                raise HostError(f"{name} is bound to another address")
-        return fd
 
 
 class Inheritance:
@@ -224,8 +144,9 @@ class Inheritance:
             self._refuse(error)
             return
         try:
+            queues.open(fds)
             queues.hold()
-            queues.start(fds)
+            queues.go()
         except (UdpBackendError, OSError) as error:
             queues.stop()
             self._refuse(error)
@@ -277,33 +198,38 @@ class Inheritance:
         self._hear("left", LEAVE_S)
         self._left = True
 
-    def _take_queues(self, connection: socket.socket, memfds: dict[str, int], settings: Settings) -> None:
-        state = estate.newest(memfds)
-        if state is None:
-            _close(memfds)
+    def _take_queues(self, connection: socket.socket, fds: dict[str, int], settings: Settings) -> None:
+        known = _read_and_close(fds)
+        state = estate.newest(fds)
+        if state is None or known is None:
+            _close(fds)
             raise HostError("it has sent no table")
         queues = self._queues = Queues(state, settings, f"udp-backend {state.header.version}")
-        queues.fds |= memfds
-        queues.hold()
-        with hurried(settings.nice):
-            self._start_given(connection, queues)
-        self.notes.append(f"took over {_counted(queues)} from udp-backend {state.header.version}")
-
-    def _start_given(self, connection: socket.socket, queues: Queues) -> None:
-        """The part that packets wait for."""
-        with suppress(BrokenPipeError):  # it has ended: so says what is read next
-            handover.send(connection, Message(say="prepared"))
-        _, fds = self._next("queues")
-        last = fds.pop("state", -1)
+        queues.learn(known)
+        queues.open(fds)
         try:
-            if (counted := estate.read(last)) is not None:
-                queues.count(counted)
-                queues.header = counted.header
-        finally:
-            if last >= 0:
-                os.close(last)
-        queues.start(fds)
-        self._served = False
+            self._await_turn(connection, queues, queues.hold())
+            self._served = False
+            self.notes.append(f"took over {_counted(queues)} from udp-backend {state.header.version}")
+        except EndedError:
+            queues.go()
+            queues.count(known)
+            self._predecessor, self._left = None, True
+            connection.close()
+            self.notes.append(f"the running udp-backend has ended: going on with its {_counted(queues)}")
+
+    def _await_turn(self, connection: socket.socket, queues: Queues, eventfds: dict[str, int]) -> None:
+        """Says that we are ready. The predecessor's threads wake ours: for what is said after that no packet waits."""
+        with suppress(BrokenPipeError):  # it has ended: so says what is read next
+            handover.send(connection, Message(say="prepared"), eventfds)
+        _, fds = self._next("counted")
+        counted = _read_and_close(fds)
+        queues.go()
+        queues.follow()
+        if counted is not None:
+            queues.header = counted.header
+            queues.learn(counted)
+            queues.count(counted)
         try:
             handover.send(connection, Message(say="turning"))
         except OSError:  # it is dead, or it has lost patience and turns them itself
@@ -327,4 +253,15 @@ def _counted(queues: Queues) -> str:
 
 def _close(fds: Mapping[str, int]) -> None:
     for fd in fds.values():
+        os.close(fd)
+
+
+def _read_and_close(fds: dict[str, int]) -> State | None:
+    """Takes the state that came with a word out of its fds."""
+    fd = fds.pop("state", -1)
+    if fd < 0:
+        return None
+    try:
+        return estate.read(fd)
+    finally:
         os.close(fd)

@@ -116,7 +116,7 @@ class PeerRows(Sequence[PeerCounters]):
         return _peer(self._rows[range(self._count)[index]])
 
     def packed(self) -> bytes:
-        """The rows as they are, ROW_BYTES each: for `Dataplane.restore_peers` alone."""
+        """The rows as they are, ROW_BYTES each: for `restore_peers` and `restore_paths` of a Dataplane alone."""
         return bytes(ffi.buffer(self._rows)[: self._count * ROW_BYTES])
 
     @property
@@ -262,9 +262,13 @@ class Dataplane:
         """Turns a queue, with the GIL released, until `stop_fd` is readable: 0 then, else as `turn`."""
         return int(lib.udpb_run(self._handle, queue, stop_fd))
 
-    def run_when(self, queue: int, go_fd: int, stop_fd: int) -> int:
-        """The same once `go_fd` is readable; without the GIL from the call on."""
-        return int(lib.udpb_run_when(self._handle, queue, go_fd, stop_fd))
+    def run_when(self, queue: int, ready_fd: int, go_fd: int, stop_fd: int) -> int:
+        """The same once `go_fd` is readable; `ready_fd` is written when nothing else is waited for any more."""
+        return int(lib.udpb_run_when(self._handle, queue, ready_fd, go_fd, stop_fd))
+
+    def pass_on(self, queue: int, next_fd: int) -> None:
+        """When a `run` is told to stop, the queue is flushed and `next_fd` written, for whoever turns it next."""
+        _check(lib.udpb_queue_pass_on(self._handle, queue, next_fd), "pass a queue on")
 
     def guard(self, queue: int) -> int:
         """1 while a queue is turned under a seccomp filter, a negative errno where none is to be had, else 0."""
@@ -278,7 +282,7 @@ class Dataplane:
         return list(values)
 
     def add_counters(self, values: Sequence[int]) -> None:
-        """Goes on from what another process has counted, in the order of `counter_infos`; before a queue is open."""
+        """Adds what another process has counted, in the order of `counter_infos`."""
         _check(lib.udpb_add_counters(self._handle, values, len(values)), "take over the counters")
 
     def in_flight(self) -> int:
@@ -300,9 +304,13 @@ class Dataplane:
         return PeerRows(rows, min(count, lib.udpb_read_peers(self._handle, rows, count)))
 
     def restore_peers(self, rows: bytes) -> int:
-        """Goes on from `PeerRows.packed` of another process of this version; how many of them are peers still."""
+        """Adds the counters of `PeerRows.packed` of another process of this version; how many are peers still."""
         table = ffi.from_buffer("struct udpb_peer[]", rows)
         return int(lib.udpb_restore_peers(self._handle, table, len(rows) // ROW_BYTES))
+
+    def restore_paths(self, rows: bytes) -> None:
+        """Takes over the path MTUs among such rows."""
+        lib.udpb_restore_paths(self._handle, ffi.from_buffer("struct udpb_peer[]", rows), len(rows) // ROW_BYTES)
 
 
 def calls_refused() -> tuple[int, int]:

@@ -14,8 +14,7 @@ from __future__ import annotations
 import math
 import os
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,18 +46,6 @@ def raise_own(nice: int) -> Priority:
         why = error.strerror or str(error)
         return Priority(now, f"nice {nice} was refused ({why}): the capability SYS_NICE is needed, or a limit on nice")
     return Priority(os.getpriority(os.PRIO_PROCESS, thread))
-
-
-@contextmanager
-def hurried(nice: int) -> Iterator[None]:
-    """The calling thread runs at that nice value meanwhile, if the kernel grants it: packets wait for what it does."""
-    thread = threading.get_native_id()
-    before = os.getpriority(os.PRIO_PROCESS, thread)
-    raise_own(nice)
-    try:
-        yield
-    finally:
-        os.setpriority(os.PRIO_PROCESS, thread, before)
 
 
 def granted(nice: int) -> Priority:

@@ -1,14 +1,15 @@
 """A thread that turns one queue and nothing else.
 
-Owns the thread and the eventfd that ends it. It must not know peers or routes. It is what every queue runs on with
-`--workers`, what the only queue runs on where the kernel grants its thread a raised priority, what the loop lends its
-queue to while it has long work of its own, and what turns inherited queues before there is a loop: so nothing of
+Owns the thread and the eventfds that begin and end it. It must not know peers or routes. It is what every queue runs on
+with `--workers`, what the only queue runs on where the kernel grants its thread a raised priority, what the loop lends
+its queue to while it has long work of its own, and what turns inherited queues before there is a loop: so nothing of
 asyncio is loaded here before it is there anyway.
 """
 
 from __future__ import annotations
 
 import os
+import select
 import signal
 import threading
 from collections.abc import Callable
@@ -17,6 +18,10 @@ from pathlib import Path
 
 from udpbackend.dataplane.native import Dataplane, ended
 from udpbackend.dataplane.priority import raise_own
+from udpbackend.errors import HostError
+
+READY_S = 5.0
+"""How long a thread may take until it needs nothing but `go`."""
 
 OnLoop = Callable[[Callable[[], None]], object]
 """A loop's call_soon_threadsafe."""
@@ -31,21 +36,34 @@ class Worker:
         self._queue = queue
         self._nice = nice
         self._cpu = cpu
-        self._stop_fd = self._go_fd = -1
+        self._stop_fd = self._go_fd = self._ready_fd = -1
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
         self._why: str | None = None
         self._watched: tuple[OnLoop, Callable[[str], None]] | None = None
 
     def start(self, *, hold: bool = False) -> None:
-        """Begins to turn the queue, which is open; or with `hold` waits for `go`, by when it has to be."""
-        self._go_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK) if hold else -1
-        self._stop_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        """Begins to turn the queue, which is open; with `hold` once `go_fd` is written."""
+        if hold:
+            self._go_fd, self._ready_fd = _eventfd(), _eventfd()
+        self._stop_fd = _eventfd()
         self._thread = threading.Thread(target=self._run, name=f"udpb-{self._queue}")
         self._thread.start()
 
+    @property
+    def go_fd(self) -> int:
+        """The eventfd that a held thread waits for; borrowed."""
+        return self._go_fd
+
+    def await_ready(self) -> None:
+        """Waits until a held thread waits for that alone: it is beyond the interpreter, which others may keep busy."""
+        poll = select.poll()
+        poll.register(self._ready_fd, select.POLLIN)
+        if not poll.poll(READY_S * 1000):
+            raise HostError(f"a thread for packets is not ready within {READY_S:g} s")
+
     def go(self) -> None:
-        """Lets a thread that was held turn: it is beyond the interpreter already, which others may keep busy."""
+        """Lets a held thread turn, if nobody else has."""
         os.eventfd_write(self._go_fd, 1)
 
     def watch(self, on_loop: OnLoop, on_end: Callable[[str], None]) -> None:
@@ -67,7 +85,7 @@ class Worker:
             return
         os.eventfd_write(self._stop_fd, 1)
         thread.join()
-        for fd in (self._stop_fd, self._go_fd):
+        for fd in (self._stop_fd, self._go_fd, self._ready_fd):
             if fd >= 0:
                 os.close(fd)
 
@@ -83,7 +101,7 @@ class Worker:
         if self._go_fd < 0:
             self._why = ended(self._dataplane.run(self._queue, self._stop_fd))
         else:
-            self._why = ended(self._dataplane.run_when(self._queue, self._go_fd, self._stop_fd))
+            self._why = ended(self._dataplane.run_when(self._queue, self._ready_fd, self._go_fd, self._stop_fd))
         self._tell()
 
     def _tell(self) -> None:
@@ -94,3 +112,7 @@ class Worker:
             (on_loop, on_end), self._watched = self._watched, None
             why = self._why
         on_loop(lambda: on_end(why))
+
+
+def _eventfd() -> int:
+    return os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
