@@ -6,6 +6,7 @@ Knows the daemon as an operator does: its flags, its device and the counters in 
 import json
 import os
 import shutil
+from typing import ClassVar
 
 from bench.lab.daemon import Overlay
 from bench.lab.topology import ENCAPSULATION_BYTES, Host, Lab
@@ -23,6 +24,8 @@ class Udp(System):
     device = "flannel0"
     overhead_bytes = ENCAPSULATION_BYTES
     against = "udp-bare-loop"
+    arguments: ClassVar[tuple[str, ...]] = ()
+    """Flags of the daemon beside those that every host's has."""
 
     def __init__(self, lab: Lab) -> None:
         super().__init__(lab)
@@ -30,7 +33,7 @@ class Udp(System):
 
     def make_overlay(self) -> Overlay:
         """The daemons, not yet started."""
-        return Overlay(self.lab)
+        return Overlay(self.lab, *self.arguments)
 
     def prepare(self) -> None:
         """Starts the daemons and waits until they are ready."""
@@ -57,10 +60,7 @@ class UdpOrdinary(Udp):
     name = "udp-nice-0"
     what = "udp-backend with --nice=0: no priority for packets"
     against = Udp.name
-
-    def make_overlay(self) -> Overlay:
-        """The daemons, not yet started."""
-        return Overlay(self.lab, "--nice=0")
+    arguments = ("--nice=0",)
 
 
 class UdpUnfiltered(Udp):
@@ -69,10 +69,7 @@ class UdpUnfiltered(Udp):
     name = "udp-seccomp-off"
     what = "udp-backend with --seccomp=false: no filter of system calls"
     against = Udp.name
-
-    def make_overlay(self) -> Overlay:
-        """The daemons, not yet started."""
-        return Overlay(self.lab, "--seccomp=false")
+    arguments = ("--seccomp=false",)
 
 
 class UdpMerging(Udp):
@@ -81,10 +78,7 @@ class UdpMerging(Udp):
     name = "udp-merging"
     what = "udp-backend with --offloads=udp-coalesce=on: UDP datagrams are delivered merged"
     against = Udp.name
-
-    def make_overlay(self) -> Overlay:
-        """The daemons, not yet started."""
-        return Overlay(self.lab, "--offloads=udp-coalesce=on")
+    arguments = ("--offloads=udp-coalesce=on",)
 
 
 class UdpKernel(Udp):
@@ -93,6 +87,7 @@ class UdpKernel(Udp):
     name = "udp-kernel"
     what = "udp-backend with --dataplane=kernel: Linux's FOU carries the packets"
     against = Udp.name
+    arguments = ("--dataplane=kernel",)
 
     @classmethod
     def missing(cls) -> str:
@@ -100,10 +95,6 @@ class UdpKernel(Udp):
         verdict = probe(ipv6=False)
         lacking = verdict.missing or verdict.unproven
         return f"a kernel with FOU, not {os.uname().release} ({lacking})" if lacking else ""
-
-    def make_overlay(self) -> Overlay:
-        """The daemons, not yet started."""
-        return Overlay(self.lab, "--dataplane=kernel")
 
 
 class UdpBefore(Udp):
