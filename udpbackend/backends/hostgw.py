@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from udpbackend.backends.backend import BackendFacts, Context
-from udpbackend.backends.keeper import Keeper, Look
-from udpbackend.backends.peers import Own, Peer, near, not_reached, others, own_ipv6
+from udpbackend.backends.keeper import Look
+from udpbackend.backends.kept import KeptByKernel
+from udpbackend.backends.peers import Peer, near, not_reached, others, own_ipv6
 from udpbackend.errors import ConfigError, HostError
 from udpbackend.host import rtnetlink
 from udpbackend.host.addresses import connected, local_addresses, underlay_problem
@@ -30,9 +30,6 @@ from udpbackend.host.leftovers import Which
 from udpbackend.host.netlink import failing
 from udpbackend.host.reconcile import Outcome, Scope, Way, delete, reconcile, remove
 from udpbackend.model import Attributes, Lease, NetworkConfig, Prefix, Snapshot
-
-if TYPE_CHECKING:  # the C extension is not needed to count nothing
-    from udpbackend.dataplane.native import CounterInfo
 
 LOOK_S = 10.0
 """flannel's. The kernel tells of every change that matters here: this is for what it could not tell."""
@@ -60,20 +57,17 @@ class Half:
     """Why other peers are not among them."""
 
 
-class HostGwBackend:
+class HostGwBackend(KeptByKernel):
     """`prepare`, `start`, then `apply` for each snapshot while `run` repairs; `stop` in any state."""
 
     port = None
 
     def __init__(self, context: Context) -> None:
-        self._config, self._endpoint, self._netlink = context.config, context.endpoint, context.netlink
+        super().__init__(context.netlink, LOOK_S)
+        self._config, self._endpoint = context.config, context.endpoint
         self.mtu = context.endpoint.mtu
-        self._keeper = Keeper(self._netlink, self._look, LOOK_S)
-        self._own: Own | None = None
         self._halves: tuple[Half, ...] = ()
-        self._starting = True
         self._made: list[Route] = []
-        self._routes = 0
 
     async def prepare(self, held: Lease | None) -> Attributes:
         """Refuses what cannot work, and says what the peers are to know; changes nothing."""
@@ -91,23 +85,9 @@ class HostGwBackend:
 
     async def start(self, lease: Lease, snapshot: Snapshot) -> None:
         """Makes or takes over the routes to the peers."""
-        self._own = Own(lease.subnet, lease.public_ip)
+        self._begin(lease)
         self._halves = tuple(map(Half, self._config.networks, lease.subnets))
-        self._follow(snapshot)
-        await self._keeper.start()
-        self._starting = False
-
-    async def apply(self, snapshot: Snapshot) -> None:
-        """Follows the leases of a snapshot."""
-        self._follow(snapshot)
-        await self._keeper.follow()
-
-    async def run(self) -> None:
-        """Repairs until cancelled."""
-        await self._keeper.run()
-
-    async def stop(self) -> None:
-        """Ends. The routes stay, so packets flow on."""
+        await self._settle(snapshot)
 
     async def undo(self) -> None:
         """After `stop`: takes back the routes that a `start` that failed has made."""
@@ -127,26 +107,12 @@ class HostGwBackend:
         """Devices of other backends; routes are put right with each look."""
         return Which(self._config.networks, routes=False)
 
-    def undisturbed(self) -> AbstractAsyncContextManager[None]:
-        """The kernel's packets are never disturbed by us."""
-        return nullcontext()
-
     async def facts(self) -> BackendFacts:
         """What there is to see now."""
         return BackendFacts(routes=self._routes, problems=self._keeper.problems)
 
-    def infos(self) -> Sequence[CounterInfo]:
-        """Nothing is counted: the kernel moves the packets."""
-        return ()
-
-    def counters(self) -> Sequence[int]:
-        """Likewise."""
-        return ()
-
     def _follow(self, snapshot: Snapshot) -> None:
         """What the snapshot asks for from now on."""
-        if self._own is None:
-            raise HostError("the host-gw backend was not started")
         halves = []
         for half in self._halves:
             peers = list(others(snapshot.leases, self._own, half.network.version))

@@ -13,15 +13,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
-from ipaddress import IPv4Address, IPv6Address
-from typing import TYPE_CHECKING, Any
+from ipaddress import IPv4Address
+from typing import Any
 
-from udpbackend.backends.backend import BackendFacts, Context, Overlay
-from udpbackend.backends.keeper import Keeper, Look
-from udpbackend.backends.peers import Own, apart, not_reached
+from udpbackend.backends.backend import BackendFacts, Context
+from udpbackend.backends.keeper import Look
+from udpbackend.backends.kept import KeptByKernel, overlay
+from udpbackend.backends.peers import apart, not_reached
 from udpbackend.backends.udp_config import UdpOptions
 from udpbackend.backends.udp_mtu import check_ipv6, check_mtu, overlay_mtu
 from udpbackend.backends.udp_peers import TAKES_IPV6, Reached, reached
@@ -41,9 +41,6 @@ from udpbackend.host.netlink import failing
 from udpbackend.host.reconcile import Scope, Way, reconcile, remove
 from udpbackend.model import Attributes, Lease, Prefix, Snapshot
 
-if TYPE_CHECKING:  # the C extension is not needed to count nothing
-    from udpbackend.dataplane.native import CounterInfo
-
 log = logging.getLogger(__name__)
 
 LOOK_S = 2.0
@@ -60,24 +57,21 @@ class Half:
     peers: Sequence[Reached] = ()
 
 
-class KernelUdpBackend:
+class KernelUdpBackend(KeptByKernel):
     """`prepare`, `start`, then `apply` for each snapshot while `run` repairs; `stop` in any state."""
 
     def __init__(self, context: Context) -> None:
+        super().__init__(context.netlink, LOOK_S)
         self._context = context
-        self._config, self._endpoint, self._netlink = context.config, context.endpoint, context.netlink
+        self._config, self._endpoint = context.config, context.endpoint
         options = UdpOptions.parse(context.config.backend)
         self.port = options.port
         self.mtu = overlay_mtu(options, context.endpoint)
         self._check = context.settings.source_check or "peer"
         self._guard = Guard()
-        self._keeper = Keeper(self._netlink, self._look, LOOK_S)
         self._name = ""
         self._halves: tuple[Half, ...] = ()
-        self._own: Own | None = None
-        self._starting = True
         self._made: list[str] = []
-        self._routes = 0
 
     async def prepare(self, held: Lease | None) -> Attributes:
         """Refuses what cannot work, and says what the peers are to know; changes nothing."""
@@ -98,7 +92,7 @@ class KernelUdpBackend:
         """Makes or takes over the devices, and what leads to the peers."""
         if not self._name:
             raise HostError("the udp backend was not prepared")
-        self._own = Own(lease.subnet, lease.public_ip)
+        self._begin(lease)
         await asyncio.to_thread(self._let_go)
         pairs = [
             (lease.subnet, self._config.network),
@@ -114,23 +108,9 @@ class KernelUdpBackend:
                 self._made.append(half.tunnel.name)
             if found is not None and found.port not in (None, half.tunnel.fou_port):
                 stale.add(found.port)
-        self._follow(snapshot)
-        await self._keeper.start()
-        self._starting = False
+        await self._settle(snapshot)
         for what in await fou_left.remove(self._netlink, Left(ports=tuple(stale))):
             log.info("removed %s, of an earlier configuration", what)
-
-    async def apply(self, snapshot: Snapshot) -> None:
-        """Follows the leases of a snapshot."""
-        self._follow(snapshot)
-        await self._keeper.follow()
-
-    async def run(self) -> None:
-        """Repairs until cancelled."""
-        await self._keeper.run()
-
-    async def stop(self) -> None:
-        """Ends. Devices, port, rules and routes stay, so packets flow on."""
 
     async def undo(self) -> None:
         """After `stop`: takes back what a `start` that failed has made; a device that was there before stays."""
@@ -151,37 +131,17 @@ class KernelUdpBackend:
         shares = [half.subnet for half in self._halves] or self._config.networks
         return Which(self._config.networks, keep=[self._device(it.version) for it in shares], routes=False)
 
-    def undisturbed(self) -> AbstractAsyncContextManager[None]:
-        """The kernel's packets are never disturbed by us."""
-        return nullcontext()
-
     async def facts(self) -> BackendFacts:
         """What there is to see now."""
         if not self._halves:
             return BackendFacts(dataplane="kernel", source_check=self._check)
-        first, *twin = (half.tunnel for half in self._halves)
-        overlay = Overlay(
-            device=first.name,
-            address=IPv4Address(int(first.address)),
-            address6=IPv6Address(int(twin[0].address)) if twin else None,
-            device6=twin[0].name if twin else None,
-            mtu=self.mtu,
-        )
         return BackendFacts(
-            overlay=overlay,
+            overlay=overlay([half.tunnel for half in self._halves], self.mtu),
             routes=self._routes,
             problems=self._keeper.problems,
             dataplane="kernel",
             source_check=self._check,
         )
-
-    def infos(self) -> Sequence[CounterInfo]:
-        """Nothing is counted: the kernel moves the packets."""
-        return ()
-
-    def counters(self) -> Sequence[int]:
-        """Likewise."""
-        return ()
 
     def _device(self, version: int) -> str:
         """The name of the device that carries packets of an IP version."""
@@ -220,8 +180,6 @@ class KernelUdpBackend:
     def _follow(self, snapshot: Snapshot) -> None:
         """What the snapshot asks for from now on."""
         own = self._own
-        if own is None:
-            raise HostError("the udp backend was not started")
         self._halves = tuple(
             replace(half, peers=reached(snapshot.leases, own, half.subnet.version)) for half in self._halves
         )

@@ -13,15 +13,14 @@ three dumps, 70 ms for 5,000 peers, and writes nothing where nothing differs.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
-from ipaddress import IPv4Address, IPv6Address
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from udpbackend.backends.backend import BackendFacts, Context, Overlay
-from udpbackend.backends.keeper import Keeper, Look
-from udpbackend.backends.peers import Own, apart, not_reached, others
+from udpbackend.backends.backend import BackendFacts, Context
+from udpbackend.backends.keeper import Look
+from udpbackend.backends.kept import KeptByKernel, overlay
+from udpbackend.backends.peers import apart, not_reached, others
 from udpbackend.backends.vxlan_config import OVERHEAD_BYTES, VxlanOptions
 from udpbackend.backends.vxlan_peers import Reached, backend_data, reached, ways
 from udpbackend.backends.vxlan_self import Host, Identity
@@ -34,9 +33,6 @@ from udpbackend.host.leftovers import Which
 from udpbackend.host.netlink import failing
 from udpbackend.host.reconcile import Scope, reconcile, remove
 from udpbackend.model import Attributes, Lease, NetworkConfig, Prefix, Snapshot
-
-if TYPE_CHECKING:  # the C extension is not needed to count nothing
-    from udpbackend.dataplane.native import CounterInfo
 
 OPTION_MTU_ADDS = OVERHEAD_BYTES[4]
 """Backend.MTU is that of the underlay, as in flannel."""
@@ -66,22 +62,18 @@ class Half:
     """Why other peers are not among them."""
 
 
-class VxlanBackend:
+class VxlanBackend(KeptByKernel):
     """`prepare`, `start`, then `apply` for each snapshot while `run` repairs; `stop` in any state."""
 
     def __init__(self, context: Context) -> None:
-        self._netlink = context.netlink
+        super().__init__(context.netlink, LOOK_S)
         self._host = Host(context)
         self.port = self._host.options.port
         self.mtu = self._host.mtu(4)
         """That of `flannel.<VNI>`, in bytes; its IPv6 twin's is less, which the pods learn by IPv6's path discovery."""
-        self._keeper = Keeper(self._netlink, self._look, LOOK_S)
         self._identities: dict[int, Identity] = {}
         self._halves: tuple[Half, ...] = ()
-        self._own: Own | None = None
-        self._starting = True
         self._made: list[str] = []
-        self._routes = 0
 
     async def prepare(self, held: Lease | None) -> Attributes:
         """Refuses what cannot work, and says what the peers are to know; changes nothing."""
@@ -96,7 +88,7 @@ class VxlanBackend:
         """Makes or takes over the devices, and what leads to the peers."""
         if not self._identities:
             raise HostError("the vxlan backend was not prepared")
-        self._own = Own(lease.subnet, lease.public_ip)
+        self._begin(lease)
         config = self._host.config
         pairs = [(lease.subnet, config.network), (lease.ipv6_subnet, config.ipv6 and config.ipv6.network)]
         self._halves = tuple(
@@ -108,21 +100,7 @@ class VxlanBackend:
             found = await self._netlink.call(partial(vxlan_link.find, vtep=half.vtep))
             if found is None or found.unfit:
                 self._made.append(half.vtep.name)
-        self._follow(snapshot)
-        await self._keeper.start()
-        self._starting = False
-
-    async def apply(self, snapshot: Snapshot) -> None:
-        """Follows the leases of a snapshot."""
-        self._follow(snapshot)
-        await self._keeper.follow()
-
-    async def run(self) -> None:
-        """Repairs until cancelled."""
-        await self._keeper.run()
-
-    async def stop(self) -> None:
-        """Ends. The devices and what leads to the peers stay, so packets flow on."""
+        await self._settle(snapshot)
 
     async def undo(self) -> None:
         """After `stop`: takes back what a `start` that failed has made; a device that was there before stays."""
@@ -142,36 +120,15 @@ class VxlanBackend:
         keep = [self._host.options.device(network.version) for network in config.networks]
         return Which(config.networks, keep=keep, routes=False)
 
-    def undisturbed(self) -> AbstractAsyncContextManager[None]:
-        """The kernel's packets are never disturbed by us."""
-        return nullcontext()
-
     async def facts(self) -> BackendFacts:
         """What there is to see now."""
         if not self._halves:
             return BackendFacts()
-        first, *twin = (half.vtep for half in self._halves)
-        overlay = Overlay(
-            device=first.name,
-            address=IPv4Address(int(first.address)),
-            address6=IPv6Address(int(twin[0].address)) if twin else None,
-            device6=twin[0].name if twin else None,
-            mtu=self.mtu,
-        )
-        return BackendFacts(overlay=overlay, routes=self._routes, problems=self._keeper.problems)
-
-    def infos(self) -> Sequence[CounterInfo]:
-        """Nothing is counted: the kernel moves the packets."""
-        return ()
-
-    def counters(self) -> Sequence[int]:
-        """Likewise."""
-        return ()
+        devices = [half.vtep for half in self._halves]
+        return BackendFacts(overlay=overlay(devices, self.mtu), routes=self._routes, problems=self._keeper.problems)
 
     def _follow(self, snapshot: Snapshot) -> None:
         """What the snapshot asks for from now on."""
-        if self._own is None:
-            raise HostError("the vxlan backend was not started")
         halves = []
         for half in self._halves:
             peers = others(snapshot.leases, self._own, half.vtep.network.version)
