@@ -103,7 +103,7 @@ def measure(options: argparse.Namespace, progress: Progress) -> Document:
                 for host in lab.hosts:
                     links.switch(host.namespace, "eth0", links.PROFILES[LINK])
                 system = stack.enter_context(kind(lab))
-                times = options.events if event in ("upgrade", "kill") else max(1, options.events // 4)
+                times = options.events if event in ("nothing", "upgrade", "kill") else max(1, options.events // 4)
                 if under == "stream":
                     seen = _streamed(system, event, times, options.rate, progress)
                 else:
@@ -153,7 +153,8 @@ def section(document: Document, markdown: Callable[[list[str], list[list[str]]],
         "## Restart, upgrade, crash\n\n"
         f"`make bench ARGS=--restart`, pod to pod on a {document['link']} link. {skipped}\n\n{what}\n"
         f"A stream of {document['rate']:,} datagrams a second, watched across each event by itself. A gap is the "
-        "longest time that a datagram was under way, or the longest stretch that never came:\n\n"
+        "longest time that a datagram was under way, or the longest stretch that never came. *nothing* is the same "
+        "stream watched for as long as an upgrade takes, without one: what the machine does to it by itself:\n\n"
         + markdown(HEADER, rows(document, "stream"))
         + f"\n\n{document['connections']:,} TCP connections that each say a word every two seconds, and "
         f"{document['new_per_s']:.0f} new ones a second. A stall is the longest time that an echo or a new connection "

@@ -6,6 +6,7 @@ Owns how that is done for each and when it counts as done. Must not know what is
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from typing import ClassVar, Self
 
@@ -16,6 +17,8 @@ from bench.lab.traffic import Way
 from bench.lab.wait import until
 from bench.systems.flannel import FlannelUdp
 
+NOTHING_S = 1.5
+
 
 class Restarted:
     """Set up while the context lasts."""
@@ -23,6 +26,7 @@ class Restarted:
     name: ClassVar[str] = "udp"
     what: ClassVar[str] = "udp-backend; a kill leaves flannel0 without a queue, and the next one starts at once"
     events: ClassVar[tuple[tuple[str, str], ...]] = (
+        ("stream", "nothing"),
         ("stream", "upgrade"),
         ("connections", "upgrade"),
         ("connections", "kill"),
@@ -50,6 +54,10 @@ class Restarted:
 
     def __exit__(self, *exception: object) -> None:
         self._overlay.__exit__(*exception)
+
+    def nothing(self) -> None:
+        """For as long as an upgrade takes: what the machine does to a stream by itself."""
+        time.sleep(NOTHING_S)
 
     def upgrade(self) -> None:
         """A successor is started and takes over; the old one is told to stop when it is ready."""
