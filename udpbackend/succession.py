@@ -62,9 +62,10 @@ class Succession:
             return 409, "it is still starting"
         if self._task is not None and not self._task.done():
             return 409, "it is handing over to another one already"
-        why = self._difference(request)
-        if why and not request.replace:
-            return 409, why
+        difference = self._difference(request)
+        if difference and not request.replace:
+            return 409, difference
+        why = difference or _foreign(request)
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
         try:
             connection.connect(address)
@@ -100,14 +101,14 @@ class Succession:
             await asyncio.wait((listening, stopped), return_when=asyncio.FIRST_COMPLETED)
             listening.cancel()
             await asyncio.wait((listening,))
+        if not listening.cancelled() and listening.result():
+            return False
         if not stopped.done():
             log.warning("the udp-backend that went on with the packets has ended: starting again")
         return not stopped.done()
 
     def _difference(self, request: Request) -> str:
-        """Why the successor cannot go on with our queues; empty where it can."""
-        if request.format != FORMAT:
-            return f"version {__version__} does not understand the handover of version {request.version}"
+        """What the successor would do otherwise than this daemon; empty where nothing."""
         ours = self._settings.identity()
         for name in sorted(ours.keys() | request.settings.keys()):
             here, there = ours.get(name), request.settings.get(name)
@@ -167,6 +168,13 @@ class Succession:
                 log.warning("%s", error)
 
 
+def _foreign(request: Request) -> str:
+    """Why another version cannot go on with our queues; empty where it can."""
+    if request.format == FORMAT:
+        return ""
+    return f"version {__version__} does not understand the handover of version {request.version}"
+
+
 def _tell(connection: socket.socket, word: str, state: State, fds: Mapping[str, int] | None = None) -> None:
     """Says a word with a state beside its fds."""
     written = estate.memfd()
@@ -206,15 +214,16 @@ async def _heard(connection: socket.socket, expected: str, seconds: float | None
     return message, fds
 
 
-async def _end_of(connection: socket.socket) -> None:
-    """Returns when the other side has closed the connection."""
+async def _end_of(connection: socket.socket) -> bool:
+    """Returns when the other side has closed the connection, or has told us to end: whether it has done that."""
     while True:
         await _readable(connection)
         try:
-            if handover.receive(connection) is None:
-                return
+            heard = handover.receive(connection)
         except (OSError, HostError):
-            return
+            return False
+        if heard is None or heard[0].exit:
+            return heard is not None
 
 
 async def _readable(connection: socket.socket) -> None:

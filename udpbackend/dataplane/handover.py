@@ -19,7 +19,8 @@ socket (POST /handover), to connect to it. Then, one message each (SOCK_SEQPACKE
 Until `leave` the old daemon stands by: when the connection ends, the successor is dead, and it turns its queues again.
 A connection that ends on the successor's side means that the old one is dead, unless it has said `no` before: then it
 turns its queues itself. So whoever is left goes on. In place of `state` the old one may say `yield`: it hands nothing
-over, but stops, says `left`, and starts again only when the successor ends.
+over, but stops, says `left`, and starts again only when the successor ends without a `leave`. So it does for a
+successor of another format, which is why the request, `yield`, `left` and `leave` stay as they are in every format.
 """
 
 from __future__ import annotations

@@ -83,13 +83,14 @@ class Inheritance:
 
         With `leave` it ends; otherwise it waits to be stopped by whoever has started it.
         """
-        if self._predecessor is None or self._left:
+        if self._predecessor is None or (self._left and not leave):
             return
         self.served()
-        self._left = True
         with suppress(OSError):
             handover.send(self._predecessor, Message(say="leave", exit=leave))
-        self._hear("left", LEAVE_S)
+        if not self._left:
+            self._left = True
+            self._hear("left", LEAVE_S)
 
     def close(self) -> None:
         """Stops what nobody has claimed. A predecessor that was not told to leave goes on as soon as we have ended."""
