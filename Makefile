@@ -125,13 +125,14 @@ test-packages: bench-packages setup
 	[ -x /usr/lib/cni/bridge ] || missing="$$missing containernetworking-plugins"; \
 	$(INSTALL_MISSING)
 
-# In a guest under software emulation, see tests/kernels/README.md. C programs are built here and run there.
+# In guests under software emulation, a core each, see tests/kernels/README.md. C programs are built here and run there.
 KERNEL ?= 6.1 6.12
 MINUTES ?= 180
 test-kernels: test-packages kernel-packages $(C_TEST_PROGRAMS) $(TSAN_TEST_PROGRAMS) ## tests on Debian's stock kernels, emulated (KERNEL=6.1 ARGS=tests/netns/test_ipv6.py)
-	@failed=; for kernel in $(KERNEL); do \
-		$(BIN)/python tests/kernels "$$kernel" --minutes $(MINUTES) $${RUN:+--run "$$RUN"} $(ARGS) || failed=1; \
-	done; [ -z "$$failed" ]
+	@failed=$$(mktemp); for kernel in $(KERNEL); do \
+		{ $(BIN)/python tests/kernels "$$kernel" --minutes $(MINUTES) $${RUN:+--run "$$RUN"} $(ARGS) || \
+		echo "$$kernel" >>"$$failed"; } 2>&1 | sed -u "s/^/$$kernel| /" & \
+	done; wait; [ ! -s "$$failed" ]; status=$$?; rm "$$failed"; exit $$status
 
 kernel-packages:
 	@missing=; need() { command -v "$$1" >/dev/null 2>&1 || missing="$$missing $$2"; }; \

@@ -24,7 +24,9 @@ CONSOLE_LINES = 40
 ENDED = "guest ended with status"
 """The guest's last words; what stands behind them is the command's exit status."""
 
-WHOLE = ("@tests/kernels/whole",)
+PYTEST = ("-m", "pytest", "-p", "no:cacheprovider")
+NO_SKIP = "UDPB_NO_SKIP"
+WHOLE = ("-v", "@tests/kernels/whole")
 """What pytest is told unless there are arguments; the C tests go before it then."""
 
 COMPLAINTS = ("WARNING:", "BUG:", "Oops", "Call Trace:", "Kernel panic", "bad gso")
@@ -39,8 +41,10 @@ def main() -> int:
     except GuestError as error:
         print(f"test-kernels: {error}", file=sys.stderr)
         return 2
-    pytest = shlex.join([guest.python, "-m", "pytest", "-p", "no:cacheprovider", *(more or WHOLE)])
+    tests = more or list(WHOLE)
+    pytest = shlex.join([guest.python, *PYTEST, *tests])
     command = options.run or (pytest if more else f"make c-test c-test-tsan && {pytest}")
+    _compile([] if options.run else tests)
     with tempfile.TemporaryDirectory(prefix="guest-", dir=guest.root / "tmp") as directory:
         return _run(guest, command, Path(directory), options.minutes)
 
@@ -53,17 +57,20 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _compile() -> None:
-    """Lets every guest find the bytecode that it would make, and lose, by itself."""
+def _compile(tests: list[str]) -> None:
+    """Lets a guest find the bytecode that it would make, and lose, by itself: of its tests too, where it has some."""
     for name in ("udpbackend", "bench"):
         compileall.compile_dir(HERE.parent.parent / name, quiet=1)
+    if tests:  # pytest compiles them itself, with assertions that tell more
+        environment = {key: it for key, it in os.environ.items() if key not in {"PYTHONDONTWRITEBYTECODE", NO_SKIP}}
+        collect = [sys.executable, *PYTEST, "--collect-only", *tests]
+        subprocess.run(collect, cwd=HERE.parent.parent, env=environment, capture_output=True, check=False)
 
 
 def _run(booted: Guest, command: str, directory: Path, minutes: float) -> int:
     job, console = directory / "job", directory / "console"
     job.write_text(_job(booted, command))
     console.touch()
-    _compile()
     print(f"--- Linux {booted.release}: {command}", flush=True)
     with running(booted, job, console, minutes) as emulator:
         status = _follow(emulator)
@@ -94,8 +101,8 @@ def _follow(emulator: subprocess.Popen[bytes]) -> int | None:
 
 def _job(booted: Guest, command: str) -> str:
     """What the guest's first process becomes: the command with an output of its own."""
-    passed = {"UDPB_NO_SKIP": "1"}  # on the host a program may be missing; the guest has them all
-    passed |= {name: os.environ[name] for name in ("UDPB_NO_SKIP", "PYTEST_ADDOPTS") if name in os.environ}
+    passed = {NO_SKIP: "1"}  # on the host a program may be missing; the guest has them all
+    passed |= {name: os.environ[name] for name in (NO_SKIP, "PYTEST_ADDOPTS") if name in os.environ}
     passed["PATH"] = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     passed |= {"HOME": "/root", "LANG": "C.UTF-8", "SHELL": "/bin/sh"}
     return f"""exec </dev/null >/dev/hvc0 2>&1

@@ -4,12 +4,15 @@ Owns the fetching (through apt, unpacked beside the checkout's other builds, nev
 it; everything is made once and kept. Must not know how a guest is run or what runs in it.
 """
 
+import fcntl
 import gzip
 import lzma
 import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,14 +44,24 @@ class Guest:
 
 def of_series(series: str) -> Guest:
     """The host under the newest stock kernel of a series like "6.1" that the package lists name."""
-    package = _newest(series)
-    unpacked = fetched(package)
-    (modules,) = (unpacked / "lib" / "modules").iterdir()
-    if not (modules / "modules.dep").exists():
-        run("depmod", "-b", str(unpacked), modules.name)
-    busybox = fetched("busybox-static") / "bin" / "busybox"
-    image = unpacked / "boot" / f"vmlinuz-{modules.name}"
-    return Guest(modules.name, image, initramfs(modules, busybox), modules)
+    with _alone():
+        package = _newest(series)
+        unpacked = fetched(package)
+        (modules,) = (unpacked / "lib" / "modules").iterdir()
+        if not (modules / "modules.dep").exists():
+            run("depmod", "-b", str(unpacked), modules.name)
+        busybox = fetched("busybox-static") / "bin" / "busybox"
+        image = unpacked / "boot" / f"vmlinuz-{modules.name}"
+        return Guest(modules.name, image, initramfs(modules, busybox), modules)
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Guests start at the same time, and what they share is made once."""
+    BUILD.mkdir(parents=True, exist_ok=True)
+    with (BUILD / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _newest(series: str) -> str:
