@@ -28,6 +28,8 @@ from bench.lab.wait import until
 
 MTU = 1472
 REPAIRED_S = 15.0
+READ_AGAIN_S = 60.0
+"""Rules are read the seldomer, the longer that takes, and nft takes an emulated guest most of a second."""
 STREAM_BYTES = 2 << 20
 DEADLINE_S = 60
 OURS = "port 8285 gue local 192.168.77.2"
@@ -224,17 +226,12 @@ def test_what_others_do_is_repaired(mixed, damage):
 
 
 def test_rules_that_others_change_are_made_anew(mixed):
+    """By the daemon; what else is noticed is test_fou_guard.py's."""
     _, b, _ = mixed.lab.hosts
     before = peers(b)
-    for damage in (
-        "delete table ip udpbackend-8285",
-        f"delete element ip udpbackend-8285 peers {{ {before[0]} }}",
-        "add element ip udpbackend-8285 peers { 192.168.77.99 }",
-        "flush chain ip udpbackend-8285 input",
-        "delete table ip6 udpbackend-8285",
-    ):
+    for damage in (f"delete element ip udpbackend-8285 peers {{ {before[0]} }}", "delete table ip6 udpbackend-8285"):
         b.namespace.run("nft", damage)
-        until(lambda: guarded(b) == (before, 3, 1), REPAIRED_S, f"{damage}: not repaired")
+        until(lambda: guarded(b) == (before, 3, 1), READ_AGAIN_S, f"{damage}: not repaired")
 
 
 def guarded(host):
