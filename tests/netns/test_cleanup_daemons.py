@@ -178,9 +178,13 @@ def test_leases_that_are_left(public_ip, why):
         assert sorted(keys(etcd)) == ["10.5.1.0-24", "10.5.9.0-24", "config"]
 
 
-def test_with_etcd_away_the_subnet_file_stays_and_all_else_goes():
+@pytest.mark.parametrize("answer", ["none", "too late"])
+def test_without_etcds_answer_the_subnet_file_stays_and_all_else_goes(answer):
     with leased() as (overlay, host, etcd):
-        etcd.stop()
+        if answer == "none":
+            etcd.stop()
+        else:
+            etcd.silence()
         status, said = cleanup(overlay, host, f"--etcd-endpoints={etcd.endpoints[0]}")
         assert status == 1
         assert f"etcd {etcd.endpoints[0]}: " in said
