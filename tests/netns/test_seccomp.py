@@ -11,16 +11,17 @@ import pytest
 from paths import LONGEST, drain, learn, running, udp_pair
 from running import counter, held
 from test_handover import hand_over
-from test_slow_peer import flooded, slow_down
 
-from bench.lab import traffic
+from bench.lab import slow, traffic
 from bench.lab.daemon import Overlay, program
 from bench.lab.routed import RoutedLab
 from bench.lab.topology import Lab
 from bench.lab.wait import until
+from bench.surroundings import ROOT
 
 PATH_BYTES = 1400
 DEADLINE_S = 30.0
+CALLS = 15
 FILTER = 2
 """SECCOMP_MODE_FILTER."""
 NOBODY_HAS = "10.5.77.1"
@@ -49,6 +50,13 @@ def test_only_the_threads_that_move_packets_have_it(workers):
         socket = f"--status-socket={overlay.run_directory(a) / 'subnet.sock'}"
         assert "under a seccomp filter" in a.namespace.run(program(), "status", socket)
         overlay.stop_all()
+
+
+def test_it_lets_fifteen_system_calls_pass_at_most():
+    source = (ROOT / "native" / "guard.c").read_text()
+    passed = re.findall(r"\bALLOW\(__NR_(\w+)\)", source)
+    assert len(set(passed)) + len(["socket"]) <= CALLS, passed
+    assert source.count("SECCOMP_RET_ALLOW") == 2, "in ALLOW, and for one kind of socket"
 
 
 def test_it_can_be_switched_off():
@@ -88,8 +96,8 @@ def test_super_packets_icmp_and_the_question_what_a_path_takes(arguments):
 def test_sockets_for_slow_peers_another_device_and_another_process(arguments):
     with running(Lab(), *arguments) as scene:
         a, b, overlay = scene.a, scene.b, scene.overlay
-        slow_down(a, b.address)
-        with flooded(a.pod, b.pod_address, segmented=True, pause_s=0.01):
+        slow.slow_down(a, b.address)
+        with slow.flooded(a, b.pod_address, segmented=True, pause_s=0.01):
             until(lambda: counter(overlay, a, "tx_drop_slow_peer"), DEADLINE_S, "no packet was dropped for a slow peer")
         a.namespace.run("tc", "qdisc", "delete", "dev", "eth0", "root")
         a.namespace.ip("link delete flannel0")

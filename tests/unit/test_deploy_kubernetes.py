@@ -167,6 +167,13 @@ def test_only_the_daemon_has_a_capability():
     assert DAEMON["securityContext"]["capabilities"]["add"] == ["NET_ADMIN", "SYS_NICE"]
 
 
+def test_a_rollout_starts_the_new_daemon_beside_the_old_one_and_lets_it_take_over():
+    update = BY_KIND["DaemonSet"]["spec"]["updateStrategy"]
+    assert update == {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
+    [daemon] = POD["containers"]
+    assert "--replace" in daemon["args"], "or a rollout that changes a setting would never end"
+
+
 def test_nothing_asks_for_all_rights():
     for path in FOLDER.rglob("*.yaml"):
         assert "privileged: true" not in path.read_text()
