@@ -58,6 +58,21 @@ async def test_etcd_that_is_away_at_the_start_is_waited_for(able, tmp_path, capl
         await waiting.close()
 
 
+async def test_etcd_that_answers_too_late_at_the_start_is_waited_for(able, tmp_path):
+    with Etcd() as etcd:
+        Scene(etcd, "/coreos.com/network", tmp_path)
+        waiting = manager(Settings(etcd_endpoints=tuple(etcd.endpoints)))
+        try:
+            etcd.silence()
+            opening = asyncio.create_task(waiting.open(check_config))
+            await until(lambda: waiting.state.degraded, "it says so")
+            etcd.wake()
+            assert str((await opening).network) == "10.5.0.0/16"
+            assert waiting.state.degraded is None
+        finally:
+            await waiting.close()
+
+
 async def test_a_configuration_is_waited_for(scene, caplog, monkeypatch):
     monkeypatch.setattr(network, "PAUSE_S", 0.02)
     caplog.set_level(logging.INFO)

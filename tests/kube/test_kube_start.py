@@ -116,6 +116,19 @@ async def test_an_api_server_that_is_away_is_waited_for(tmp_path):
         await registry.close()
 
 
+async def test_an_api_server_that_answers_too_late_is_waited_for(api, tmp_path):
+    api.silent = True
+    timing = manager.Timing(first_s=0.01, most_s=0.02, request_s=0.3)
+    registry = manager.KubeSubnets(settings(api, tmp_path), {}, timing)
+    opening = asyncio.create_task(registry.open(check_config))
+    await become(registry, lambda state: state.degraded)
+    assert "is silent" in registry.state.degraded
+    api.silent = False
+    assert str((await opening).network) == "10.244.0.0/16"
+    assert registry.state.degraded is None
+    await registry.close()
+
+
 async def test_a_podcidr_that_is_not_assigned_yet_is_waited_for(api, tmp_path, caplog):
     api.put(node("a"))
     registry = manager.KubeSubnets(settings(api, tmp_path), {}, manager.Timing(first_s=0.01, most_s=0.02))
