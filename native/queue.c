@@ -7,9 +7,8 @@
  * for every packet that arrives and for every datagram whose memory is freed after it was sent, under a lock: that was a
  * fifth of the sender's time. Within a turn we wait with poll, whose callbacks last no longer than the wait.
  *
- * A packet that comes alone is likely to have its answer follow alone: a question and its answer. After a few of them the
- * queue looks for the next one for some microseconds before it sleeps, giving way to whoever wants the core, because on
- * a virtual machine to wake a core that sleeps costs more than the whole way of the packet. A stream never gets there.
+ * After a few packets that came alone the queue looks for the next one before it sleeps (see look.h), giving way to
+ * whoever wants the core. A stream never gets there.
  *
  * A core that is shared is given away after every batch received, and after a whole batch of packets sent. The program
  * that reads what was delivered then finds it in the cache, and before its socket overflows; who acknowledges or waits for
@@ -39,10 +38,6 @@
 
 #define SECOND_NS 1000000000LL
 #define ARENA_BYTES (TRANSMIT_ARENA_BYTES + RECEIVE_ARENA_BYTES)
-
-#define LONE_PACKETS 4 /* so few since the last wait came alone */
-#define LONE_WAITS 4   /* after so many waits of that kind in a row */
-#define LOOK_NS 20000  /* the next packet is looked for so long before the wait */
 
 #define WAITS_MAX 2 /* fds that a queue waits for at a time */
 #define DRAIN_WAIT_NS 10000000L /* between two attempts */
@@ -249,7 +244,7 @@ static int batches(struct queue *q, int64_t now)
 	int sent;
 
 	leave(q);
-	if (received > 0 && q->lone_waits == 0)
+	if (received > 0 && q->look.lone_waits == 0)
 		yield_core(&q->yield);
 	sent = send_out(q, now);
 	if (sent == TRANSMIT_PACKETS)
@@ -267,12 +262,10 @@ static bool ready(struct pollfd *fds, nfds_t count)
 	return ppoll(fds, count, &at_once, NULL) > 0;
 }
 
-/* Looks for work for a while, giving way to whoever wants the core and brings it back soon. */
-static bool look(struct queue *q, struct pollfd *fds, nfds_t count)
+/* Looks for work for so long, giving way to whoever wants the core and brings it back soon. */
+static bool look(struct queue *q, struct pollfd *fds, nfds_t count, int64_t now, int64_t for_ns)
 {
-	int64_t now = now_ns();
-
-	for (int64_t end = now + LOOK_NS; now < end && yield_is_cheap(&q->yield, now); now = now_ns()) {
+	for (int64_t end = now + for_ns; now < end && yield_is_cheap(&q->yield, now); now = now_ns()) {
 		if (ready(fds, count))
 			return true;
 		yield_core(&q->yield);
@@ -288,14 +281,19 @@ static bool linger(struct queue *q, int64_t wait_ns, int loop_fd)
 	struct timespec timeout = { .tv_sec = most_ns / SECOND_NS, .tv_nsec = most_ns % SECOND_NS };
 	struct pollfd fds[WAITS_MAX + 1];
 	nfds_t count = waits(q, fds);
+	int64_t look_for = look_ns(&q->look), began = look_for ? now_ns() : 0;
 	int found;
 
 	if (wait_ns <= 0)
 		return false;
-	if (q->lone_waits >= LONE_WAITS && look(q, fds, count))
+	if (look_for && look(q, fds, count, began, look_for)) {
+		look_learn(&q->look, true, 0);
 		return true;
+	}
 	fds[count] = (struct pollfd){ .fd = loop_fd, .events = POLLIN }; /* poll(2) passes over a negative fd */
 	found = ppoll(fds, count + 1, &timeout, NULL);
+	if (look_for)
+		look_learn(&q->look, false, now_ns() - began);
 	if (found <= 0)
 		return found == 0 && stall_ends;
 	for (nfds_t i = 0; i < count; i++)
@@ -304,16 +302,10 @@ static bool linger(struct queue *q, int64_t wait_ns, int loop_fd)
 	return false;
 }
 
-/* Notes what the last wait has brought: the inner packets, of both directions, since the one before. */
-static void note_wait(struct queue *q)
+/* The inner packets of both directions so far. */
+static uint64_t packets(const struct queue *q)
 {
-	uint64_t seen = stats_read(q->receive.stats, STAT_rx_received) + stats_read(q->receive.stats, STAT_tx_received);
-
-	if (seen - q->seen > LONE_PACKETS)
-		q->lone_waits = 0;
-	else if (q->lone_waits < LONE_WAITS)
-		q->lone_waits++;
-	q->seen = seen;
+	return stats_read(q->receive.stats, STAT_rx_received) + stats_read(q->receive.stats, STAT_tx_received);
 }
 
 int queue_run(struct queue *q, int64_t budget_ns, int64_t linger_ns, int loop_fd)
@@ -328,7 +320,7 @@ int queue_run(struct queue *q, int64_t budget_ns, int64_t linger_ns, int loop_fd
 			return UDPB_TURN_TUN_GONE;
 		q->full_fd = transmit_blocked(&q->transmit) ? q->transmit.full_fd : -1;
 		if (found == 0) {
-			note_wait(q);
+			look_count(&q->look, packets(q));
 			if (!linger(q, linger_ns, loop_fd))
 				return UDPB_TURN_IDLE;
 		}

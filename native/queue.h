@@ -8,6 +8,7 @@
 
 #include <stdatomic.h>
 
+#include "look.h"
 #include "receive.h"
 #include "transmit.h"
 #include "yield.h"
@@ -19,9 +20,8 @@ struct queue {
 	int epoll_fd, timer_fd;
 	int full_fd; /* the socket whose room is waited for, or -1 */
 	_Atomic int next_fd; /* the eventfd of who turns the fds next in another process, or -1 */
-	uint64_t seen; /* inner packets at the last wait */
 	struct yield yield;
-	int lone_waits; /* waits in a row that brought next to nothing */
+	struct look look;
 	void *arena;    /* of both directions */
 	struct tun_io tun;
 	struct udp_io udp;

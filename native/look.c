@@ -1,0 +1,33 @@
+/* look: see look.h. */
+#include "look.h"
+
+void look_count(struct look *look, uint64_t packets)
+{
+	if (packets - look->seen > LOOK_LONE_PACKETS)
+		look->lone_waits = 0;
+	else if (look->lone_waits < LOOK_LONE_WAITS)
+		look->lone_waits++;
+	look->seen = packets;
+}
+
+int64_t look_ns(const struct look *look)
+{
+	if (look->lone_waits < LOOK_LONE_WAITS)
+		return 0;
+	return look->is_long ? LOOK_LONG_NS : LOOK_SHORT_NS;
+}
+
+void look_learn(struct look *look, bool found, int64_t waited_ns)
+{
+	if (found) {
+		look->misses = 0;
+		return;
+	}
+	if (look->is_long && ++look->misses == LOOK_MISSES) {
+		look->misses = 0;
+		look->rest = LOOK_REST;
+	}
+	if (look->rest > 0)
+		look->rest--;
+	look->is_long = look->rest == 0 && waited_ns < LOOK_NEAR_NS;
+}
