@@ -13,12 +13,26 @@ from bench.lab import traffic
 from bench.lab.daemon import Overlay
 from bench.lab.topology import Lab
 
+CHECKOUT = Path(__file__).resolve().parents[2]
 NOBODY = 65534
 RIGHTS = (
     "setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--inh-caps=-all,+net_admin",
     "--ambient-caps=-all,+net_admin", "--bounding-set=-all,+net_admin", "--no-new-privs", "--",
 )  # fmt: skip
 NET_ADMIN = 1 << 12
+
+
+def in_reach(spare):
+    """Mounts that let everybody reach this checkout, though it may lie where only root can go (`mktemp -d`).
+
+    What is closed is covered, and the checkout put back on top; `spare` is a directory that holds it meanwhile.
+    """
+    closed = [it for it in CHECKOUT.parents if not it.stat().st_mode & stat.S_IXOTH]
+    if not closed:
+        return ":"
+    spare.mkdir(exist_ok=True)
+    cover = f"mount -t tmpfs -o mode=755 tmpfs {closed[-1]}"
+    return f"mount --bind {CHECKOUT} {spare} && {cover} && mkdir -p {CHECKOUT} && mount --bind {spare} {CHECKOUT}"
 
 
 class Unprivileged(Overlay):
@@ -31,7 +45,8 @@ class Unprivileged(Overlay):
         if not tun.exists():
             os.mknod(tun, stat.S_IFCHR, os.makedev(10, 200))
             tun.chmod(0o666)
-        before = [*with_mounts(f"mount --bind {tun} /dev/net/tun"), *RIGHTS]
+        reach = in_reach(self.lab.directory / "checkout")
+        before = [*with_mounts(f"mount --bind {tun} /dev/net/tun; {reach}"), *RIGHTS]
         start = host.namespace.start
         host.namespace.start = lambda *command, name: start(*before, *command, name=name)
         try:
