@@ -42,6 +42,8 @@ class Succession:
         self._connection: socket.socket | None = None
         self._task: asyncio.Task[None] | None = None
         self._exit = False
+        self._deaf = False
+        """Whether the status socket is closed for the successor's sake."""
         self.handed_over = False
         """Whether another process moves the packets: what is on the host is then its own."""
         self.leaving = asyncio.Event()
@@ -152,6 +154,7 @@ class Succession:
         await _word(connection, "turning", ANSWER_S)
         log.info("udp-backend %s moves the packets; standing by until it has started", request.version)
         if self._unlisten is not None:
+            self._deaf = True
             await self._unlisten()
         handover.send(connection, Message(say="served"))
         self._exit = (await _word(connection, "leave", None)).exit
@@ -161,7 +164,8 @@ class Succession:
         self.handed_over = False
         if isinstance(backend, HandsOver):
             await backend.resume()
-        if self._listen is not None:
+        if self._listen is not None and self._deaf:
+            self._deaf = False
             try:
                 await self._listen()
             except HostError as error:  # packets move; only who asks is not answered
