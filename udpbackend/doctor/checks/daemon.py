@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from udpbackend.doctor.facts import Facts
-from udpbackend.findings.finding import Finding, Results
+from udpbackend.findings.finding import Finding, Results, Severity
 from udpbackend.observe.report import Report
 
 WAITING_CURES = {
@@ -39,7 +39,8 @@ def judge(report: Report, said: Collection[str] = ()) -> list[Finding]:
     verdict = report.verdict
     if verdict.state == "starting":
         cure = WAITING_CURES.get(verdict.reasons[0].removeprefix("waiting for "), "look at its log: ") + GOES_ON
-        return [Finding("down", "the daemon is not ready", "; ".join(verdict.reasons), cure)]
+        severity: Severity = "down" if report.restart.inherited_age_s is None else "part"  # new peers are not reached
+        return [Finding(severity, "the daemon is not ready", "; ".join(verdict.reasons), cure)]
     reasons = [it for it in verdict.reasons if not any(it.startswith(f"{what} (") for what in said)]
     if verdict.state == "degraded" and reasons:
         cure = f"mend what each clause names; {GOES_ON}"
