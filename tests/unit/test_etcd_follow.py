@@ -183,6 +183,14 @@ async def test_many_changes_make_few_snapshots(monkeypatch):
     assert scene.script.closed == 1
 
 
+async def test_what_comes_while_a_daemon_starts_by_the_first_waits_for_nothing(monkeypatch):
+    """Whoever joins meanwhile sends to it already."""
+    monkeypatch.setattr(watch, "SNAPSHOT_INTERVAL_S", 10 * DEADLINE_S)
+    scene = Scene((Range(4, 1, (lease(1, 3),)), [batch(4), batch(5, put(2, 5))]))
+    async with asyncio.timeout(DEADLINE_S), aclosing(scene.snapshots.stream()) as stream:
+        assert [len((await anext(stream)).leases) for _ in range(2)] == [2, 3]
+
+
 async def test_renewals_make_none():
     renewals = [batch(5 + i, put(1, 5 + i)) for i in range(150)]
     renewals = [batch(it.revision, Event("PUT", _renewed(it.events[0].kv))) for it in renewals]

@@ -5,7 +5,9 @@ restarted, emptied or replaced. All of them end in a fresh list, since only that
 does not show that etcd has lost its data and grown past the old revision meanwhile.
 
 `Snapshots` owns the pace. Changes are folded in as they come, and snapshots are taken as the consumer asks for them,
-at most one every SNAPSHOT_INTERVAL_S, and none when a change has left all leases as they were.
+none when a change has left all leases as they were, and with a pause of SNAPSHOT_INTERVAL_S after each but the first.
+What a daemon makes of the first is its whole start: nodes that have joined meanwhile send to it already, and it drops
+their packets until it knows them.
 """
 
 from __future__ import annotations
@@ -114,6 +116,7 @@ class Snapshots:
         """The first as soon as etcd has answered, then one after each change; never ends by itself."""
         following = asyncio.create_task(self._follow(), name="etcd leases")
         following.add_done_callback(lambda _: self._news.set())
+        pause_s = 0.0
         try:
             while True:
                 await self._news.wait()
@@ -123,7 +126,8 @@ class Snapshots:
                 if await self._settle():
                     self.revision = max(self.revision + 1, self._view.revision)
                     yield Snapshot(self._view.leases, self.revision)
-                    await asyncio.sleep(SNAPSHOT_INTERVAL_S)
+                    await asyncio.sleep(pause_s)
+                    pause_s = SNAPSHOT_INTERVAL_S
         finally:
             following.cancel()
             await asyncio.wait((following,))
