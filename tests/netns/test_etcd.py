@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import combinations
 from typing import Any
 
 import packets
@@ -71,10 +72,15 @@ class Scene:
 
         until(known, FOLLOWED_S, f"the peers of {name} are not {wanted}")
 
-    def reach(self, here: str, there: str) -> None:
-        """Fails unless a pod's pings are all answered, as soon as both hosts have followed."""
+    def meet(self, here: str, there: str) -> None:
+        """Waits until both hosts have followed: a pod's ping is answered."""
         pod, target = self.lab.host(here).pod, self.lab.host(there).pod_address
         until(lambda: traffic.ping(pod, target, count=1).received, FOLLOWED_S, f"{here} does not reach {there}")
+
+    def reach(self, here: str, there: str) -> None:
+        """Fails unless a pod's pings are all answered, as soon as both hosts have followed."""
+        self.meet(here, there)
+        pod, target = self.lab.host(here).pod, self.lab.host(there).pod_address
         answer = traffic.ping(pod, target, count=5)
         hosts = [host for host in self.overlay.running if host.name in (here, there)]
         assert answer.received == answer.sent == 5, drops(self.overlay, *hosts)
@@ -100,6 +106,9 @@ def scenery(*start: str, hosts: int = 2, ipv6: bool = False) -> Iterator[Scene]:
                 overlay.run_directory(host).mkdir()
                 (overlay.run_directory(host) / "subnet.env").write_text(subnet_env(host, ipv6=ipv6))
             scene.start(*start)
+            # A daemon is ready with the nodes it knew when it started; those that started with it, it knows soon after.
+            for here, there in combinations(start, 2):
+                scene.meet(here, there)
             yield scene
             overlay.stop_all()
 
