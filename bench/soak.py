@@ -68,7 +68,7 @@ def slope(samples: Sequence[Sample]) -> float:
 
 
 def _watch(system: Soaked, seconds: float, progress: Progress) -> Iterator[list[Sample]]:
-    """A sample of both daemons after each edit and scrape, until the time is over."""
+    """A sample of both daemons after each edit, its publication and a scrape, until the time is over."""
     began = time.monotonic()
     for turn in itertools.count(1):
         at_s = turn * EVERY_S
@@ -94,7 +94,7 @@ def measure(seconds: float, progress: Progress) -> dict[str, Any]:
             stack.enter_context(background(system.way("host-host"), seconds + EVERY_S, *options, port=port))
         samples = list(zip(*_watch(system, seconds, progress), strict=True))
         carried = [system.overlay.carried(host) for host in lab.hosts]
-        edits = [system.published(host).count for host in lab.hosts]
+        edits = [system.publications_logged(host) for host in lab.hosts]
         system.teardown()
     if min(it.tx_packets + it.rx_packets for it in carried) < seconds:
         raise LabError("no load passed")

@@ -10,13 +10,14 @@ import json
 import re
 import socket
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import ClassVar
 
 from bench.lab.daemon import Overlay
 from bench.lab.topology import Host
-from bench.lab.wait import LabError
+from bench.lab.wait import LabError, until
 from bench.systems.udp import Udp
 
 NETWORK = "10.0.0.0/8"
@@ -24,6 +25,8 @@ SUBNETS_MAX = 65536
 """Of 256 addresses each, in NETWORK."""
 PEERS_FROM = IPv4Address("172.16.0.1")
 SIZES = (1, 256, 5000, SUBNETS_MAX)
+PUBLISHED_S = 30.0
+"""What an edit of the largest registry may take to be in force on every host of a busy machine."""
 _PUBLISHED = re.compile(r"^udpbackend_route_publish_seconds_(count|sum) (\S+)$", re.MULTILINE)
 
 
@@ -85,13 +88,23 @@ class Scaled(Udp):
             self.overlay.stop(host)
 
     def change(self) -> None:
-        """Edits the registry: a node gets another name, for which a whole new table is published on both hosts."""
+        """Edits the registry: a node gets another name, for which a whole new table is published on every host.
+
+        Returns when that has happened: a daemon that is busy would see the next edit together with this one.
+        """
+        before = {host.name: self.publications_logged(host) for host in self.lab.hosts}
         path = self.overlay.registry
         document = json.loads(path.read_text())
         document["Nodes"][-1]["Name"] += "x"
         fresh = path.with_name("subnets.new")
         fresh.write_text(json.dumps(document) + "\n")
         fresh.replace(path)
+        for host in self.lab.hosts:
+            until(
+                partial(lambda host: self.publications_logged(host) > before[host.name], host),
+                PUBLISHED_S,
+                f"host {host.name}: no new route table",
+            )
 
     def published(self, host: Host) -> Published:
         """What the daemon says of its publications so far."""
@@ -103,7 +116,7 @@ class Scaled(Udp):
             connection.close()
 
     def publications_logged(self, host: Host) -> int:
-        """How many it has logged; asking so disturbs nothing."""
+        """How many it has logged, one for each change of the registry; asking so disturbs nothing."""
         return self.overlay.process(host).stderr.read_bytes().count(b"routes published")
 
 
