@@ -15,12 +15,24 @@ static int64_t monotonic_ns(void)
 
 void yield_init(struct yield *y)
 {
-	*y = (struct yield){ .clock = monotonic_ns, .give_away = sched_yield };
+	*y = (struct yield){ .credits = YIELD_CREDITS, .clock = monotonic_ns, .give_away = sched_yield };
 }
 
 bool yield_is_cheap(const struct yield *y, int64_t now_ns)
 {
 	return now_ns >= y->again_ns;
+}
+
+/* Learns from a yield that took so long. Returns false when no more are to be given for now. */
+static bool learn(struct yield *y, int64_t took_ns)
+{
+	if (took_ns >= YIELD_LONG_NS) {
+		y->credits -= YIELD_PRICE;
+		y->kept_ns += took_ns;
+	} else if (took_ns >= YIELD_USED_NS && y->credits < YIELD_CREDITS && ++y->credits == YIELD_CREDITS) {
+		y->kept_ns = 0;
+	}
+	return y->credits > 0;
 }
 
 void yield_core(struct yield *y)
@@ -31,8 +43,10 @@ void yield_core(struct yield *y)
 		return;
 	(void)y->give_away();
 	after = y->clock();
-	if (after - before < YIELD_LONG_NS)
+	if (learn(y, after - before))
 		return;
-	y->again_ns = after + YIELD_REST * (after - before);
+	y->again_ns = after + YIELD_REST * y->kept_ns;
+	y->credits = YIELD_CREDITS;
+	y->kept_ns = 0;
 	atomic_store_explicit(&y->crowded_ns, y->again_ns + YIELD_CROWDED_NS, memory_order_relaxed);
 }
