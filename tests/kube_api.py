@@ -86,6 +86,8 @@ class KubeApi:
         """Watches do not end at the time that was asked for."""
         self.silent = False
         """Requests are taken and never answered."""
+        self.twice = False
+        """Watches are told everything a second time."""
         self.torn = 0
         """So many of the next lists break off in the middle."""
         self.asked: list[Asked] = []
@@ -212,7 +214,7 @@ class KubeApi:
         self._tell(event)
 
     def _tell(self, event):
-        self.raw(json.dumps(event).encode() + b"\n")
+        self.raw((1 + self.twice) * (json.dumps(event).encode() + b"\n"))
 
     async def _note(self):
         async with self._news:

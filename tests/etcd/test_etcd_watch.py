@@ -5,6 +5,7 @@ import logging
 import re
 import time
 
+from doubled import Doubled
 from etcd_server import Etcd
 from node import DEADLINE_S, Cable, Scene, until, value
 
@@ -41,6 +42,23 @@ async def test_leases_come_change_and_go(scene):
         revisions = [snapshot.revision for snapshot in node.snapshots]
         assert revisions == sorted(set(revisions))
         assert node.manager.state.revision == revisions[-1] >= gone  # a lease of another test may just have run out
+        assert not node.degraded
+
+
+async def test_what_is_told_twice_counts_once(scene):
+    async with Doubled(scene.etcd.endpoints[0]) as doubled, scene.node(doubled.endpoint) as node:
+        scene.peer(7)
+        await node.sees("10.5.7.0/24")
+        scene.put("10.5.7.0-24", value("192.0.2.99"))
+        await until(lambda: any(str(it.public_address) == "192.0.2.99" for it in node.snapshots[-1].leases), "changed")
+        scene.delete("10.5.7.0-24")
+        await node.sees()
+        scene.peer(8)
+        await node.sees("10.5.8.0/24")
+        assert doubled.told > len(node.snapshots)
+        assert [node.subnets(it) for it in node.snapshots] == [
+            set(), {"10.5.7.0/24"}, {"10.5.7.0/24"}, set(), {"10.5.8.0/24"}
+        ]  # fmt: skip
         assert not node.degraded
 
 

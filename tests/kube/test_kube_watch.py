@@ -31,7 +31,9 @@ async def test_the_first_snapshot_holds_all_nodes_of_flannel(api, tmp_path):
         assert abs(time.time() - state.last_sync) < 5
 
 
-async def test_added_changed_and_deleted_nodes_are_followed(api, tmp_path):
+@pytest.mark.parametrize("twice", [False, True], ids=["told once", "told twice"])
+async def test_added_changed_and_deleted_nodes_are_followed(api, tmp_path, twice):
+    api.twice = twice
     async with watched(settings(api, tmp_path)) as it:
         assert await it.names() == {"a", "b"}
         await api.watched()

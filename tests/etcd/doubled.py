@@ -1,0 +1,51 @@
+"""Somebody between a node and an etcd, who passes on each request and gives each answer of a stream twice.
+
+Owns a gRPC server that knows no message: bytes in, bytes out. Must not know what they mean.
+"""
+
+from urllib.parse import urlsplit
+
+import grpc
+from free_ports import free_ports
+
+STREAMS = ("Watch", "LeaseKeepAlive")
+
+
+class Doubled(grpc.GenericRpcHandler):
+    """`async with` serves; `endpoint` is its near end."""
+
+    def __init__(self, endpoint):
+        self._far = urlsplit(endpoint).netloc
+        self.told = 0
+        """How many answers were given a second time."""
+
+    async def __aenter__(self):
+        self._channel = grpc.aio.insecure_channel(self._far)
+        self._server = grpc.aio.server()
+        self._server.add_generic_rpc_handlers((self,))
+        [port] = free_ports(1, "127.0.0.1")
+        self._server.add_insecure_port(f"127.0.0.1:{port}")
+        self.endpoint = f"http://127.0.0.1:{port}"
+        await self._server.start()
+        return self
+
+    async def __aexit__(self, *_):
+        await self._server.stop(None)
+        await self._channel.close()
+
+    def service(self, handler_call_details):
+        """Of any method."""
+        method = handler_call_details.method
+
+        async def once(request, _):
+            return await self._channel.unary_unary(method)(request)
+
+        async def twice(requests, _):
+            async for answer in self._channel.stream_stream(method)(requests):
+                yield answer
+                yield answer
+                self.told += 1
+
+        if method.rpartition("/")[2] in STREAMS:
+            return grpc.stream_stream_rpc_method_handler(twice)
+        return grpc.unary_unary_rpc_method_handler(once)
