@@ -14,6 +14,7 @@ import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
+from importlib import import_module
 from ipaddress import IPv4Address, IPv6Address
 
 import uvloop
@@ -39,7 +40,7 @@ from udpbackend.observe.sampler import Sampler
 from udpbackend.running import Running
 from udpbackend.settings import Settings
 from udpbackend.subnets.envfile import SubnetEnv, networks_of, read_env, remove_env, render, subnets_of
-from udpbackend.subnets.manager import open_manager
+from udpbackend.subnets.manager import load_manager, open_manager
 from udpbackend.succession import Succession
 
 logger = logging.getLogger(__name__)
@@ -63,6 +64,15 @@ def run(settings: Settings, inherited: Inheritance | None = None, ready: Callabl
     keep_large_blocks_apart()
     uvloop.run(Daemon(settings, inherited or Inheritance(), ready).main())
     return 0
+
+
+def load(settings: Settings) -> None:
+    """Loads what a run needs beside this module, for a start that has the time: nothing waits for it yet."""
+    load_manager(settings)
+    for name in ("udp_choice", "udp"):  # the backend that goes on with queues
+        import_module(f"udpbackend.backends.{name}")
+    gc.collect()
+    gc.freeze()  # or the collector would look at all of it again when packets share the core with us
 
 
 class Daemon:

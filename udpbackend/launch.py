@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable
-from pathlib import Path
+from functools import partial
 
-from udpbackend.dataplane import rights
+from udpbackend.dataplane import handover, rights
 from udpbackend.dataplane.inherit import begin
 from udpbackend.errors import HostError
 from udpbackend.notify import barrier, notify
@@ -21,13 +21,17 @@ READY = b"ready"
 
 
 def run(settings: Settings, ready: Callable[[], None] | None = None) -> int:
-    """Runs the daemon to its end. What another process has left moves packets before anything else is loaded."""
+    """Runs the daemon to its end.
+
+    What a dead process has left moves packets before anything else is loaded; while one that lives moves them, all is
+    loaded first.
+    """
     if settings.dataplane in ("kernel", "auto"):
         from udpbackend.host.fou_probe import foresee  # noqa: PLC0415 half a second, and only for this
 
         foresee()  # by rights that are given up now
     refused = rights.limit(settings)
-    inherited = begin(settings, os.environ)
+    inherited = begin(settings, os.environ, partial(_load, settings))
     inherited.notes += [refused] if refused else []
     try:
         from udpbackend.daemon import run as run_daemon  # noqa: PLC0415 half a second that no packet shall wait for
@@ -43,7 +47,7 @@ def reload(settings: Settings) -> int:
     The new one is the service manager's main process from then on. With anything that goes wrong before, the old one
     goes on and this says so.
     """
-    if not _answers(settings.status_socket):
+    if not handover.answers(settings.status_socket):
         raise HostError(f"not running: nobody listens on {settings.status_socket}")
     ours, theirs = socket.socketpair()
     pid = os.fork()
@@ -77,6 +81,7 @@ def _let_go_of_input_and_output() -> None:
     os.close(null)
 
 
-def _answers(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX) as probe:
-        return probe.connect_ex(os.fspath(path)) == 0
+def _load(settings: Settings) -> None:
+    from udpbackend.daemon import load  # noqa: PLC0415 as above; it is called only where none waits
+
+    load(settings)

@@ -39,6 +39,7 @@ class Middleman:
         self._thread.join()
 
     def _relay(self) -> None:
+        self._listener.accept()[0].close()  # before it loads all that it needs, it looks whether anybody is there
         asking, _ = self._listener.accept()
         self._listener.close()
         self._offered.unlink()  # the successor makes its own there

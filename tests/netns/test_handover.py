@@ -9,6 +9,7 @@ import struct
 from pathlib import Path
 
 import pytest
+from middleman import Middleman
 from probe import probing
 from running import Log, counter
 
@@ -49,6 +50,25 @@ def test_no_packet_is_lost_and_counters_go_on(make_overlay, arguments):
     [peer] = overlay.status(a)["peers"]
     assert peer["tx_packets"] >= there.sent
     assert peer["silent_s"] is not None
+
+
+def test_all_is_loaded_before_the_queues_change_hands(make_overlay):
+    """Whatever is loaded afterwards shares the core with packets that are the new one's."""
+    overlay = make_overlay()
+    a, _ = overlay.lab.hosts
+    old, offered = overlay.process(a), overlay.run_directory(a) / "offered.sock"
+    loaded: list[bool] = []
+
+    def said(_):
+        loaded.extend("uvloop" in Path(f"/proc/{it.pid}/maps").read_text() for it in (old, overlay.process(a)))
+        overlay.process(a).send(signal.SIGKILL)
+        return True
+
+    between = Middleman(a.namespace, overlay.run_directory(a) / "subnet.sock", offered, said)
+    overlay.launch(a, f"--status-socket={offered}")
+    between.join()
+    assert (between.words, loaded) == (["state"], [True, True])
+    overlay.reinstate(a, old)
 
 
 def test_ipv6_goes_on_too(make_overlay):

@@ -154,6 +154,7 @@ def ask(settings):
 
 def yield_to(listener):
     """What an older daemon that runs answers; the request."""
+    listener.accept()[0].close()  # before it loads all that it needs, it looks whether anybody is there
     asked, _ = listener.accept()
     with asked, socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as conversation:
         asked.settimeout(PATIENCE_S)

@@ -129,6 +129,12 @@ def _close(fds: Mapping[str, int] | dict[int, int]) -> None:
         os.close(fd)
 
 
+def answers(path: Path) -> bool:
+    """Whether a running daemon, or another program, listens there."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(os.fspath(path)) == 0
+
+
 def ask(path: Path, settings: dict[str, str], *, replace: bool) -> socket.socket | None:
     """The connection to the daemon that answers on `path`, ready for its first message; None where none answers.
 

@@ -1,8 +1,9 @@
-"""A start that goes on where another process stopped: its queues turn before anything else of us is loaded.
+"""A start that goes on where another process stopped: its queues turn before registry or backend have a say.
 
 Owns whom this start has its fds from, and the queues (dataplane.queues) until the backend claims them. It loads the
 standard library, the C extension and what stands below it, and nothing of registries, backends or the event loop: what
-is imported here, packets wait for where the one before has died.
+is imported here, packets wait for where the one before has died. Where it lives, the opposite holds: it turns its
+queues until they are asked for, so all else is loaded before, and little is left to do beside packets that are ours.
 
 Fds come from the service manager's store, where a killed daemon had put them, or from a running daemon that hands over.
 Whatever does not fit (other settings, another format, an fd that is missing or dead) is let go of whole, and the start
@@ -14,7 +15,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from contextlib import suppress
 
 from udpbackend.dataplane import estate, handover
@@ -115,9 +116,11 @@ class Inheritance:
 
     # ---- what happens before anything else is loaded ----
 
-    def begin(self, settings: Settings, environ: MutableMapping[str, str]) -> None:
+    def begin(self, settings: Settings, environ: MutableMapping[str, str], load: Callable[[], None]) -> None:
         """Finds out what there is to go on with, and turns it."""
         stored = self.store.received(environ)
+        if handover.answers(settings.status_socket):
+            load()
         try:
             connection = handover.ask(settings.status_socket, settings.identity(), replace=settings.replace)
         except handover.RefusedError as error:
@@ -240,10 +243,13 @@ class Inheritance:
                     raise HostError("it waited no longer") from None
 
 
-def begin(settings: Settings, environ: MutableMapping[str, str]) -> Inheritance:
-    """Everything this start has from others. Raises HostError where a running daemon refuses or a handover fails."""
+def begin(settings: Settings, environ: MutableMapping[str, str], load: Callable[[], None]) -> Inheritance:
+    """Everything this start has from others. Raises HostError where a running daemon refuses or a handover fails.
+
+    `load`: loads what the rest of the start needs; called before a running daemon is asked, because it moves packets.
+    """
     found = Inheritance()
-    found.begin(settings, environ)
+    found.begin(settings, environ, load)
     return found
 
 

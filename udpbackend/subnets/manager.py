@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 from importlib import import_module
 from ipaddress import IPv4Address, IPv6Address
+from types import ModuleType
 from typing import Protocol, cast
 
 import msgspec
@@ -82,11 +83,16 @@ class SubnetManager(Protocol):
 
 
 def open_manager(settings: Settings) -> SubnetManager:
-    """The manager the settings ask for. Each is loaded only when it is used: etcd's client alone weighs 30 MB."""
+    """The manager the settings ask for."""
+    return cast("SubnetManager", load_manager(settings).manager(settings))
+
+
+def load_manager(settings: Settings) -> ModuleType:
+    """Its module. Each is loaded only when it is used: etcd's client alone weighs 30 MB."""
     if settings.static_subnets is not None:
         module = "static"
     elif settings.kube_subnet_mgr:
         module = "kube.manager"
     else:
         module = "etcd.manager"
-    return cast("SubnetManager", import_module(f"udpbackend.subnets.{module}").manager(settings))
+    return import_module(f"udpbackend.subnets.{module}")
