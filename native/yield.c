@@ -23,30 +23,33 @@ bool yield_is_cheap(const struct yield *y, int64_t now_ns)
 	return now_ns >= y->again_ns;
 }
 
-/* Learns from a yield that took so long. Returns false when no more are to be given for now. */
-static bool learn(struct yield *y, int64_t took_ns)
+/* Learns from a yield that took long. Returns for how long none is to be given. */
+static int64_t kept(struct yield *y, int64_t took_ns, int64_t now_ns)
 {
-	if (took_ns >= YIELD_LONG_NS) {
-		y->credits -= YIELD_PRICE;
-		y->kept_ns += took_ns;
-	} else if (took_ns >= YIELD_USED_NS && y->credits < YIELD_CREDITS && ++y->credits == YIELD_CREDITS) {
-		y->kept_ns = 0;
-	}
-	return y->credits > 0;
+	int64_t rest_ns;
+
+	y->credits -= YIELD_PRICE;
+	y->kept_ns += took_ns;
+	if (y->credits > 0)
+		return YIELD_CATCH_UP * took_ns;
+	rest_ns = YIELD_REST * y->kept_ns;
+	y->credits = YIELD_CREDITS;
+	y->kept_ns = 0;
+	atomic_store_explicit(&y->crowded_ns, now_ns + rest_ns + YIELD_CROWDED_NS, memory_order_relaxed);
+	return rest_ns;
 }
 
 void yield_core(struct yield *y)
 {
-	int64_t before = y->clock(), after;
+	int64_t before = y->clock(), after, took;
 
 	if (!yield_is_cheap(y, before))
 		return;
 	(void)y->give_away();
 	after = y->clock();
-	if (learn(y, after - before))
-		return;
-	y->again_ns = after + YIELD_REST * y->kept_ns;
-	y->credits = YIELD_CREDITS;
-	y->kept_ns = 0;
-	atomic_store_explicit(&y->crowded_ns, y->again_ns + YIELD_CROWDED_NS, memory_order_relaxed);
+	took = after - before;
+	if (took >= YIELD_LONG_NS)
+		y->again_ns = after + kept(y, took, after);
+	else if (took >= YIELD_USED_NS && y->credits < YIELD_CREDITS && ++y->credits == YIELD_CREDITS)
+		y->kept_ns = 0;
 }

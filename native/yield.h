@@ -14,7 +14,8 @@
  * half a second, and between two of them none or one that came back soon after it was used.
  *
  * So there are credits. A yield that was used and came back soon earns one, one that took long costs YIELD_PRICE. When
- * they are spent, none is given for YIELD_REST times as long as the long ones took; then all is tried again.
+ * they are spent, none is given for YIELD_REST times as long as the long ones took; then all is tried again. After each
+ * long one there is time to catch up: with a batch's time between two of them a queue of packets would grow.
  * Whoever decides about priority may ask whether there is a program that keeps the core.
  */
 #ifndef UDPB_YIELD_H
@@ -27,6 +28,7 @@
 #define YIELD_USED_NS 20000   /* shorter, and nobody but an interrupt may have had the core */
 #define YIELD_PRICE 16        /* credits */
 #define YIELD_CREDITS 192     /* at most, and to begin with: twelve long ones in a row */
+#define YIELD_CATCH_UP 2      /* after a long one none for so many times as long: what has come goes first */
 #define YIELD_REST 128        /* what twelve long ones take is less than 1/100 of the time */
 #define YIELD_CROWDED_NS 2000000000 /* for so long after the rest the core counts as crowded still */
 
