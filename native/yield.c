@@ -23,33 +23,34 @@ bool yield_is_cheap(const struct yield *y, int64_t now_ns)
 	return now_ns >= y->again_ns;
 }
 
-/* Learns from a yield that took long. Returns for how long none is to be given. */
-static int64_t kept(struct yield *y, int64_t took_ns, int64_t now_ns)
+/* Learns from a yield that took long, at whose end it is `now_ns`. */
+static void kept(struct yield *y, int64_t took_ns, int64_t now_ns)
 {
-	int64_t rest_ns;
-
 	y->credits -= YIELD_PRICE;
 	y->kept_ns += took_ns;
+	y->catch_up = YIELD_CATCH_UP;
 	if (y->credits > 0)
-		return YIELD_CATCH_UP * took_ns;
-	rest_ns = YIELD_REST * y->kept_ns;
+		return;
+	y->again_ns = now_ns + YIELD_REST * y->kept_ns;
 	y->credits = YIELD_CREDITS;
 	y->kept_ns = 0;
-	atomic_store_explicit(&y->crowded_ns, now_ns + rest_ns + YIELD_CROWDED_NS, memory_order_relaxed);
-	return rest_ns;
+	atomic_store_explicit(&y->crowded_ns, y->again_ns + YIELD_CROWDED_NS, memory_order_relaxed);
 }
 
 void yield_core(struct yield *y)
 {
-	int64_t before = y->clock(), after, took;
+	int64_t before = y->clock(), after;
 
 	if (!yield_is_cheap(y, before))
 		return;
+	if (y->catch_up) {
+		y->catch_up--;
+		return;
+	}
 	(void)y->give_away();
 	after = y->clock();
-	took = after - before;
-	if (took >= YIELD_LONG_NS)
-		y->again_ns = after + kept(y, took, after);
-	else if (took >= YIELD_USED_NS && y->credits < YIELD_CREDITS && ++y->credits == YIELD_CREDITS)
+	if (after - before >= YIELD_LONG_NS)
+		kept(y, after - before, after);
+	else if (after - before >= YIELD_USED_NS && y->credits < YIELD_CREDITS && ++y->credits == YIELD_CREDITS)
 		y->kept_ns = 0;
 }

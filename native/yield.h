@@ -15,7 +15,7 @@
  *
  * So there are credits. A yield that was used and came back soon earns one, one that took long costs YIELD_PRICE. When
  * they are spent, none is given for YIELD_REST times as long as the long ones took; then all is tried again. After each
- * long one there is time to catch up: with a batch's time between two of them a queue of packets would grow.
+ * long one some batches go without: with one batch only between two of them the queue of packets would grow.
  * Whoever decides about priority may ask whether there is a program that keeps the core.
  */
 #ifndef UDPB_YIELD_H
@@ -26,16 +26,17 @@
 
 #define YIELD_LONG_NS 1000000 /* longer than a receiver takes for a batch, shorter than the shortest slice or tick */
 #define YIELD_USED_NS 20000   /* shorter, and nobody but an interrupt may have had the core */
-#define YIELD_PRICE 16        /* credits */
-#define YIELD_CREDITS 192     /* at most, and to begin with: twelve long ones in a row */
-#define YIELD_CATCH_UP 2      /* after a long one none for so many times as long: what has come goes first */
-#define YIELD_REST 128        /* what twelve long ones take is less than 1/100 of the time */
+#define YIELD_PRICE 8         /* credits */
+#define YIELD_CREDITS 192     /* at most, and to begin with: 24 long ones in a row */
+#define YIELD_REST 128        /* what the long ones take is less than 1/100 of the time */
+#define YIELD_CATCH_UP 8      /* batches: flannel0's queue holds 500 packets, a batch 64 */
 #define YIELD_CROWDED_NS 2000000000 /* for so long after the rest the core counts as crowded still */
 
 struct yield {
 	int64_t again_ns;           /* no yield before; CLOCK_MONOTONIC */
 	int64_t kept_ns;            /* what the long ones took since all credits were there */
 	int credits;                /* 1 to YIELD_CREDITS */
+	unsigned catch_up;          /* batches that are to go before the next one */
 	_Atomic int64_t crowded_ns; /* until then somebody computes on this core; other threads read it */
 	int64_t (*clock)(void);     /* ns */
 	int (*give_away)(void);     /* sched_yield(2) */

@@ -69,11 +69,10 @@ static void test_programs_that_cannot_keep_up(void)
 	struct yield yield = fresh();
 
 	for (int i = 0; i < 100; i++) {
-		batches(&yield, 9, 10000000, 5000000);
-		batches(&yield, 1, 10000000, 300000);
+		batches(&yield, 20 * (1 + YIELD_CATCH_UP), 100000, 5000000);
 		batches(&yield, 200, 100000, 300000);
 	}
-	CHECK(given == 100 * 210 && yield.crowded_ns == 0);
+	CHECK(given == 100 * 220 && yield.crowded_ns == 0);
 }
 
 /* As measured beside an endless loop at an ordinary priority, which a thread of nice -15 seldom lets come to its turn. */
@@ -83,11 +82,11 @@ static void test_a_program_that_computes_and_is_kept_waiting(void)
 	unsigned turns = 0;
 
 	while (!yield.crowded_ns && turns++ < 100) {
-		batches(&yield, 1, 6000000, 3000000);
-		batches(&yield, 1, 6000000, 100000);
+		batches(&yield, 1 + YIELD_CATCH_UP, 100000, 3000000);
+		batches(&yield, 1, 100000, 100000);
 		batches(&yield, 200, 5000, 500);
 	}
-	CHECK(turns == 13 && yield.again_ns > now_ns + 127 * 13 * 3000000LL);
+	CHECK(turns == 28 && yield.again_ns > now_ns + 127 * 28 * 3000000LL);
 }
 
 /* What came while somebody kept the core goes first, or it does not fit flannel0's queue after the next time. */
@@ -95,10 +94,10 @@ static void test_one_that_took_long(void)
 {
 	struct yield yield = fresh();
 
-	batches(&yield, 1, 0, 3000000);
-	CHECK(given == 1 && !yield_is_cheap(&yield, now_ns + 5999999) && yield_is_cheap(&yield, now_ns + 6000000));
-	batches(&yield, 60, 100000, 3000000);
-	CHECK(given == 2 && yield.crowded_ns == 0);
+	batches(&yield, 1 + YIELD_CATCH_UP, 100000, 3000000);
+	CHECK(given == 1 && yield.crowded_ns == 0);
+	batches(&yield, 1 + YIELD_CATCH_UP, 100000, 300000);
+	CHECK(given == 10);
 }
 
 static void test_programs_that_compute(void)
@@ -106,10 +105,10 @@ static void test_programs_that_compute(void)
 	struct yield yield = fresh();
 
 	takes_ns = 4000000;
-	CHECK(second_of(&yield, 50000) == 12 * 4000000 && given == 12);
+	CHECK(second_of(&yield, 50000) == 24 * 4000000 && given == 24);
 	CHECK(!yield_is_cheap(&yield, now_ns) && yield.crowded_ns == yield.again_ns + YIELD_CROWDED_NS);
 
-	/* It is alone again: the next yield tells. */
+	/* It is alone again. */
 	now_ns = yield.again_ns;
 	takes_ns = 500;
 	given = 0;
