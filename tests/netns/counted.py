@@ -15,7 +15,7 @@ class Tally:
 
     def __init__(self, overlay: Overlay, host: Host) -> None:
         self._overlay, self._host = overlay, host
-        self._marked = self.read()
+        self.mark()
 
     def status(self) -> dict[str, Any]:
         return self._overlay.status(self._host)
@@ -31,6 +31,8 @@ class Tally:
         return found
 
     def mark(self) -> None:
+        """What was sent before is counted whole by then: a packet that is on its way would grow one counter only."""
+        self._overlay.settle(self._host)
         self._marked = self.read()
 
     def grown(self, start: str = "") -> dict[str, int]:

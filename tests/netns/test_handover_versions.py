@@ -113,7 +113,6 @@ def test_an_older_version_is_asked(make_overlay):
         older.start()
         new = overlay.launch(a)
         older.join()
-    path.unlink()
     Log(new, whole=True).shows("ready: subnet", PATIENCE_S)
     overlay.await_ready(a)
     head, _, body = heard[0].partition(b"\r\n\r\n")
@@ -164,5 +163,7 @@ def yield_to(listener):
         asked.sendall(DOES)
         asked.close()
         conversation.send((YIELD % ("0.0.9", __version__)).encode())
+        os.unlink(listener.getsockname())
+        listener.close()  # as a daemon does whose run has ended; what comes after it may listen there at once
         conversation.send(LEFT)
     return heard
