@@ -163,7 +163,7 @@ def yield_to(listener):
         asked.sendall(DOES)
         asked.close()
         conversation.send((YIELD % ("0.0.9", __version__)).encode())
-        os.unlink(listener.getsockname())
+        Path(listener.getsockname()).unlink()
         listener.close()  # as a daemon does whose run has ended; what comes after it may listen there at once
         conversation.send(LEFT)
     return heard
