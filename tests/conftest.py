@@ -2,6 +2,8 @@
 
 Also owns what becomes of a skipped test where nothing may be skipped: with UDPB_NO_SKIP in the environment it fails
 with its reason. So a test that lacks something says `pytest.skip` and nothing else.
+
+And that no example of a property test is timed: on a busy machine one that is sound may take as long as it likes.
 """
 
 import os
@@ -10,6 +12,10 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 

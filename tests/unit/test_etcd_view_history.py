@@ -154,7 +154,7 @@ def step(watched, what, *arguments):
         getattr(watched, what)(*arguments)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(st.lists(STEPS, max_size=25))
 def test_any_history_ends_in_what_a_fresh_list_gives(steps):
     watched = Watched()
@@ -170,7 +170,7 @@ def test_any_history_ends_in_what_a_fresh_list_gives(steps):
     assert not watched.settled()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(STEPS, max_size=12), st.sampled_from(sorted(RESETS)), st.lists(STEPS, max_size=12))
 def test_after_a_reset_nobody_is_dropped_and_the_grace_ends(before, how, after):
     watched = Watched()
