@@ -84,6 +84,27 @@ def test_it_looks_on_changes_and_in_turn():
     uvloop.run(check())
 
 
+def test_a_change_between_the_first_look_and_the_repairs_is_not_missed():
+    """A netlink that hands out an event of its own at each call, as the real one does: only those who ask are told."""
+
+    class Late(Netlink):
+        def changes(self):
+            self.changed = asyncio.Event()
+            return self.changed
+
+    async def check():
+        netlink, looks = Late(), Looks(Look())
+        keeper = Keeper(netlink, looks, 60)
+        await keeper.start()
+        netlink.changed.set()
+        running = asyncio.create_task(keeper.run())
+        await until_looked(looks, 2)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    uvloop.run(check())
+
+
 @pytest.mark.parametrize("turns", range(6))
 def test_a_cancellation_beside_a_change_is_not_lost(turns):
     """However many turns of the loop lie between: a stop that is lost would be waited for until somebody kills us."""

@@ -38,7 +38,7 @@ class Keeper:
 
     def __init__(self, netlink: Netlink, look: Callable[[], Awaitable[Look]], every_s: float) -> None:
         """`every_s`: how often is looked where nothing tells of a change."""
-        self._netlink = netlink
+        self._changed = netlink.changes()  # here: what changes between the first look and `run` is none that it missed
         self._look = look
         self._every_s = every_s
         self._turn = asyncio.Lock()
@@ -68,12 +68,11 @@ class Keeper:
 
     async def run(self) -> None:
         """Repairs until cancelled."""
-        changed = self._netlink.changes()
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._every_s):
-                    await changed.wait()
-            changed.clear()
+                    await self._changed.wait()
+            self._changed.clear()
             async with self._turn:
                 # What the leases ask for since the last look is no repair, whoever comes to do it.
                 await self._try(repair=self._asked == self._followed)

@@ -60,6 +60,7 @@ class UdpBackend:
         self._config = context.config
         self._endpoint = context.endpoint
         self._netlink = context.netlink
+        self._changed = asyncio.Event()
         self._link = OverlayLink(context.netlink)
         self._options = Options.of(context.settings)
         self._workers = context.settings.workers
@@ -104,6 +105,7 @@ class UdpBackend:
 
     async def start(self, lease: Lease, snapshot: Snapshot) -> None:
         """Makes or takes over flannel0, publishes the routes and lets packets flow."""
+        self._changed = self._netlink.changes()  # before flannel0 is looked at: `run`, which repairs it, comes later
         self._own = lease
         self._overlay = _overlay(self._config, lease, self.mtu)
         await self._abandon_others(self._overlay)
@@ -248,10 +250,9 @@ class UdpBackend:
         return self._device, self._dataplane
 
     async def _repair(self, device: Device, dataplane: Dataplane) -> None:
-        changed = self._netlink.changes()
         while True:
-            await _first_of(changed, device.lost)
-            changed.clear()
+            await _first_of(self._changed, device.lost)
+            self._changed.clear()
             try:
                 if await device.repair():
                     await self._keep()
