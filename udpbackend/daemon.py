@@ -35,6 +35,7 @@ from udpbackend.memory import keep_large_blocks_apart
 from udpbackend.model import Endpoint, Lease, NetworkConfig, Snapshot
 from udpbackend.notify import notify
 from udpbackend.observe.http import Server
+from udpbackend.observe.losses import Losses
 from udpbackend.observe.metrics import Metrics
 from udpbackend.observe.sampler import Sampler
 from udpbackend.running import Running
@@ -164,6 +165,7 @@ class Daemon:
             attributes = await backend.prepare(held)
             devices = _claim(claimed, run, backend, config)
         run.sampler = Sampler(backend.infos(), backend.counters)
+        run.losses = Losses(backend.infos(), backend.counters, backend.kernel_drops)
         before = read_env(self._settings.subnet_file)
         lease = run.lease = await manager.acquire(attributes)
         run.waits_for = "the other nodes' leases"
@@ -200,6 +202,7 @@ class Daemon:
                     ("backend", backend.run()),
                     ("rules", rules.run()),
                     ("sampler", run.sampler.run()),
+                    ("losses", run.losses.run()),
                 ):
                     tasks.create_task(work, name=name)
         except* LeaseRevokedError:

@@ -20,6 +20,7 @@ from udpbackend.findings.watch import HostWatch
 from udpbackend.host.rules import HostRules
 from udpbackend.model import Endpoint, Lease, NetworkConfig, Snapshot
 from udpbackend.observe.facts import Facts, RegistryView
+from udpbackend.observe.losses import Losses
 from udpbackend.observe.nodes import Nodes
 from udpbackend.observe.report import Rates
 from udpbackend.observe.sampler import Sampler
@@ -43,6 +44,7 @@ class Running:
     """All leases, also those of other backends."""
     backend: Backend | None = None
     sampler: Sampler | None = None
+    losses: Losses | None = None
     rules: HostRules | None = None
     watch: HostWatch | None = None
     _nodes: Nodes = field(default_factory=Nodes)
@@ -102,6 +104,7 @@ class Running:
             in_flight=seen.in_flight,
             last_error=seen.last_error,
             kernel=seen.kernel,
+            losses=self.losses.since(seen.counters, seen.kernel) if self.losses else (),
             rates=self.sampler.rates if self.sampler else Rates(),
             loop_lag_s=self.sampler.lag_s if self.sampler else 0.0,
         )

@@ -38,6 +38,12 @@ class Looks:
         return answer
 
 
+async def begun(keeper):
+    """Its repairs run, after the first look."""
+    await keeper.start()
+    return asyncio.create_task(keeper.run())
+
+
 async def until_looked(looks, count):
     async with asyncio.timeout(5):
         while looks.count < count:
@@ -70,14 +76,14 @@ def test_a_start_raises_and_later_looks_try_again(caplog):
 def test_it_looks_on_changes_and_in_turn():
     async def check():
         netlink, looks = Netlink(), Looks(Look())
-        running = asyncio.create_task(Keeper(netlink, looks, 60).run())
+        running = await begun(Keeper(netlink, looks, 60))
         await asyncio.sleep(0)
-        for count in (1, 2):
+        for count in (2, 3):
             netlink.changed.set()
             await until_looked(looks, count)
         running.cancel()
-        running = asyncio.create_task(Keeper(Netlink(), looks, 0.01).run())
-        await until_looked(looks, 5)
+        running = await begun(Keeper(Netlink(), looks, 0.01))
+        await until_looked(looks, 8)
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
 
@@ -111,7 +117,7 @@ def test_a_cancellation_beside_a_change_is_not_lost(turns):
 
     async def check():
         netlink = Netlink()
-        running = asyncio.create_task(Keeper(netlink, Looks(Look()), 60).run())
+        running = await begun(Keeper(netlink, Looks(Look()), 60))
         for _ in range(3):
             await asyncio.sleep(0)
         netlink.changed.set()
@@ -150,9 +156,9 @@ def test_thousands_of_problems_are_told_in_a_few_lines(caplog):
 
 def test_repairs_are_told(caplog):
     async def check():
-        netlink, looks = Netlink(), Looks(Look(done=["added the route"]), Look())
-        running = asyncio.create_task(Keeper(netlink, looks, 0.01).run())
-        await until_looked(looks, 2)
+        netlink, looks = Netlink(), Looks(Look(), Look(done=["added the route"]), Look())
+        running = await begun(Keeper(netlink, looks, 0.01))
+        await until_looked(looks, 3)
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
 

@@ -206,6 +206,9 @@ class Backend(Protocol):
     def counters(self) -> Sequence[int]:
         """Totals since the start."""
 
+    async def kernel_drops(self) -> Mapping[KernelDrop, int]:
+        """What the kernel dropped beside a backend that moves packets itself, as far as it can be read."""
+
 
 @runtime_checkable
 class HandsOver(Protocol):

@@ -38,7 +38,8 @@ class Keeper:
 
     def __init__(self, netlink: Netlink, look: Callable[[], Awaitable[Look]], every_s: float) -> None:
         """`every_s`: how often is looked where nothing tells of a change."""
-        self._changed = netlink.changes()  # here: what changes between the first look and `run` is none that it missed
+        self._netlink = netlink
+        self._changed = asyncio.Event()
         self._look = look
         self._every_s = every_s
         self._turn = asyncio.Lock()
@@ -51,6 +52,7 @@ class Keeper:
 
     async def start(self) -> None:
         """The first look. Raises HostError, where later ones would tell of a problem and try again."""
+        self._changed = self._netlink.changes()  # before the look: `run`, which follows them, comes later
         async with self._turn:
             self._note(await self._look(), repair=False)
 

@@ -8,12 +8,12 @@ udp backend with the kernel's dataplane.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING, Protocol
 
-from udpbackend.backends.backend import Overlay
+from udpbackend.backends.backend import KernelDrop, Overlay
 from udpbackend.backends.keeper import Keeper, Look
 from udpbackend.backends.peers import Own
 from udpbackend.errors import HostError
@@ -59,6 +59,10 @@ class KeptByKernel(ABC):
     def counters(self) -> Sequence[int]:
         """Likewise."""
         return ()
+
+    async def kernel_drops(self) -> Mapping[KernelDrop, int]:
+        """Likewise."""
+        return {}
 
     @property
     def _own(self) -> Own:

@@ -18,7 +18,7 @@ from ipaddress import IPv4Address, IPv6Address
 from msgspec import structs
 
 from udpbackend import __version__
-from udpbackend.backends.backend import NO_PEERS, BackendFacts, Context, Overlay
+from udpbackend.backends.backend import NO_PEERS, BackendFacts, Context, KernelDrop, Overlay
 from udpbackend.backends.udp_config import UdpOptions
 from udpbackend.backends.udp_device import Device, Plan, refuse_others_device, refused_calls
 from udpbackend.backends.udp_drops import Drops
@@ -293,7 +293,7 @@ class UdpBackend:
 
     async def facts(self) -> BackendFacts:
         """What there is to see now."""
-        kernel = await self._drops.now(self._link, self._sockets)
+        kernel = await self.kernel_drops()
         plane, it = self._dataplane, self._overlay
         peers = plane.peers() if plane else None
         return BackendFacts(
@@ -328,6 +328,10 @@ class UdpBackend:
     def counters(self) -> list[int]:
         """The dataplane's counters; zeros where there is none."""
         return self._dataplane.counters() if self._dataplane else [0] * len(counter_infos())
+
+    async def kernel_drops(self) -> Mapping[KernelDrop, int]:
+        """At flannel0 and at the sockets, while somebody reads them."""
+        return await self._drops.now(self._link, self._sockets)
 
     async def _publish(self) -> None:
         """Publishes the newest snapshot, at most one table every PUBLISH_INTERVAL_S."""

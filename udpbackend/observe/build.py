@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from udpbackend.observe import report
 from udpbackend.observe.facts import Facts
+from udpbackend.observe.losses import evidence
 from udpbackend.observe.peers import PeerCount, count_peers, every, slow, some
 
 
@@ -49,6 +50,7 @@ def build(facts: Facts, *, peers_max: int = sys.maxsize) -> report.Report:
             inherited_age_s=None if facts.inherited_age_s is None else round(facts.inherited_age_s, 3),
         ),
         rights=_rights(facts),
+        losses=list(facts.losses),
     )
 
 
@@ -60,7 +62,8 @@ def _verdict(facts: Facts, count: PeerCount) -> report.Verdict:
         if facts.registry.degraded is not None:
             reasons.append(f"registry: {facts.registry.degraded}")
         return report.Verdict(state="starting", text=f"starting, {', '.join(reasons)}", reasons=reasons)
-    reasons = [*facts.problems, *slow(facts)]
+    lost = (f"{it.what} ({evidence(it)})" for it in facts.losses)
+    reasons = [*facts.problems, *slow(facts), *lost]
     if facts.registry.degraded is not None:
         reasons.append(f"registry: {facts.registry.degraded}")
     parts = [_peers_text(facts, count)]

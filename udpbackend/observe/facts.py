@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 from udpbackend.backends.backend import NO_PEERS, KeptBy, KernelDrop, Movers, Overlay, PeerTable
 from udpbackend.model import Endpoint, NetworkConfig, Prefix
 from udpbackend.observe.nodes import Nodes
-from udpbackend.observe.report import Rates
+from udpbackend.observe.report import Loss, Rates
 
 if TYPE_CHECKING:  # the C extension is not needed to describe its counters
     from udpbackend.dataplane.native import CounterInfo, LastError, PeerCounters
@@ -91,6 +91,8 @@ class Facts:
     last_error: LastError | None = None
     kernel: Mapping[KernelDrop, int] = field(default_factory=dict)
     """Drops by the kernel, as far as they could be read."""
+    losses: Sequence[Loss] = ()
+    """What was lost of late that should have arrived."""
 
     rates: Rates = field(default_factory=Rates)
     loop_lag_s: float = 0.0

@@ -113,6 +113,19 @@ class KernelDrops(msgspec.Struct, frozen=True, kw_only=True):
     cure: str
 
 
+class Loss(msgspec.Struct, frozen=True, kw_only=True):
+    """Good packets that this host lost of late, by one cause."""
+
+    counter: str
+    """The name of what counts them, in `counters` or in `kernel`."""
+    packets: int
+    of: int
+    """How many there were, those that are lost among them; where a packet can be a super-packet, both count so."""
+    over_s: float
+    what: str
+    cure: str
+
+
 class Terms(msgspec.Struct, frozen=True, kw_only=True):
     """The law in one direction: received = delivered + dropped + in_flight + unexplained."""
 
@@ -221,6 +234,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     """When `last_error` was, and what was counted for it."""
     restart: Restart = Restart(kept_by=None, inherited_age_s=None)
     rights: Rights | None = None
+    losses: list[Loss] = msgspec.field(default_factory=list)
+    """What was lost in the last few seconds; nothing where all is well."""
 
 
 def age(seconds: float) -> str:
