@@ -198,7 +198,7 @@ struct peer *peer_map_find(const struct peer_map *map, uint32_t address_be)
 }
 
 /* The two words of a path MTU are written and read in this order, lest another queue believe an expired one anew: whoever
- * sees the new end sees the new MTU. */
+ * sees the new end sees the new MTU. Who sees the old end may see either MTU, so what is forgotten stays where it is. */
 uint32_t peer_path_mtu(const struct peer *peer, int64_t now_ns)
 {
 	if (atomic_load_explicit(&peer->path_mtu_until_ns, memory_order_acquire) <= now_ns)
@@ -210,6 +210,11 @@ void peer_learn_path_mtu(struct peer *peer, uint32_t mtu_bytes, int64_t until_ns
 {
 	atomic_store_explicit(&peer->path_mtu_bytes, mtu_bytes, memory_order_relaxed);
 	atomic_store_explicit(&peer->path_mtu_until_ns, until_ns, memory_order_release);
+}
+
+void peer_forget_path_mtu(struct peer *peer)
+{
+	atomic_store_explicit(&peer->path_mtu_until_ns, 0, memory_order_relaxed);
 }
 
 bool peer_path_mtu_is_old(const struct peer *peer, int64_t now_ns)

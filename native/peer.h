@@ -59,8 +59,11 @@ static inline uint32_t peer_plausible_mtu(uint32_t mtu_bytes)
 /* The path MTU that the kernel is still thought to know at `now_ns`, or UINT32_MAX. */
 uint32_t peer_path_mtu(const struct peer *peer, int64_t now_ns);
 
-/* Remembers a path MTU until `until_ns`; with 0, none. */
+/* Remembers a path MTU until `until_ns`. */
 void peer_learn_path_mtu(struct peer *peer, uint32_t mtu_bytes, int64_t until_ns);
+
+/* None is known any more. */
+void peer_forget_path_mtu(struct peer *peer);
 
 /* Whether the kernel is to be asked whether it still knows that. */
 bool peer_path_mtu_is_old(const struct peer *peer, int64_t now_ns);

@@ -75,19 +75,25 @@ static int64_t since(int64_t then, int64_t now)
 	return then == 0 ? -1 : now > then ? now - then : 0;
 }
 
+/* Whole seconds until a moment; 0 where it is none, or past. */
+static uint32_t seconds_until(int64_t then, int64_t now)
+{
+	return then > now ? (uint32_t)((then - now) / 1000000000) : 0;
+}
+
 static void describe(const struct peer *peer, int64_t now, struct udpb_peer *out)
 {
 	int64_t heard = atomic_load_explicit(&peer->heard_ns, memory_order_relaxed);
 	int64_t dropped = atomic_load_explicit(&peer->dropped_ns, memory_order_relaxed);
 	uint32_t mtu = peer_path_mtu(peer, now);
-	/* Read after it: the end of a path MTU that is believed only moves on, and is never past. */
+	/* Read after it: meanwhile it may have been learned anew, or forgotten. */
 	int64_t until = atomic_load_explicit(&peer->path_mtu_until_ns, memory_order_relaxed);
 
 	*out = (struct udpb_peer){
 		.address_be = peer->address_be,
 		.port_be = peer->port_be,
 		.path_mtu_bytes = mtu == UINT32_MAX ? 0 : peer_plausible_mtu(mtu),
-		.path_mtu_left_s = mtu == UINT32_MAX ? 0 : (uint32_t)((until - now) / 1000000000),
+		.path_mtu_left_s = mtu == UINT32_MAX ? 0 : seconds_until(until, now),
 		.tx_packets = atomic_load_explicit(&peer->tx_packets, memory_order_relaxed),
 		.tx_bytes = atomic_load_explicit(&peer->tx_bytes, memory_order_relaxed),
 		.rx_packets = atomic_load_explicit(&peer->rx_packets, memory_order_relaxed),

@@ -131,7 +131,7 @@ static int ask_again(struct transmit *t, const struct transmit_packet *it, int64
 
 	if (answer == TRANSMIT_SENT) {
 		if (bytes + UDP_IO_OVERHEAD_BYTES > peer_path_mtu(it->peer, now_ns)) /* not just a shorter last segment */
-			peer_learn_path_mtu(it->peer, 0, 0);
+			peer_forget_path_mtu(it->peer);
 		transmit_segment_sent(t, bytes);
 	}
 	return answer;

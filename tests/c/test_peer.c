@@ -207,6 +207,8 @@ static void test_path_mtu(void)
 	CHECK(peer_path_mtu(&peer, 1000) == UINT32_MAX && peer_path_mtu(&peer, INT64_MAX) == UINT32_MAX);
 	peer_learn_path_mtu(&peer, 1300, 3000); /* again, and longer */
 	CHECK(peer_path_mtu(&peer, 1000) == 1300 && peer_path_mtu(&peer, 3000) == UINT32_MAX);
+	peer_forget_path_mtu(&peer);
+	CHECK(peer_path_mtu(&peer, 0) == UINT32_MAX);
 }
 
 #define EPOCHS 300000
@@ -239,6 +241,35 @@ static void test_path_mtu_learned_while_read(void)
 	CHECK(stale == 0);
 }
 
+static struct peer fickle;
+
+static void *forget_again_and_again(void *unused)
+{
+	for (uint32_t i = 0; i < EPOCHS; i++) {
+		peer_learn_path_mtu(&fickle, 1400, INT64_MAX);
+		peer_forget_path_mtu(&fickle);
+	}
+	atomic_store(&epoch, 0);
+	return unused;
+}
+
+/* While one queue forgets a path's MTU, another believes the old one or none, and nothing else. */
+static void test_path_mtu_forgotten_while_read(void)
+{
+	uint32_t wrong = 0;
+	pthread_t forgetful;
+
+	atomic_store(&epoch, 1);
+	CHECK(pthread_create(&forgetful, NULL, forget_again_and_again, NULL) == 0);
+	while (atomic_load(&epoch)) {
+		uint32_t mtu = peer_path_mtu(&fickle, 0);
+
+		wrong += mtu != 1400 && mtu != UINT32_MAX;
+	}
+	CHECK(pthread_join(forgetful, NULL) == 0);
+	CHECK(wrong == 0);
+}
+
 static void test_counts(void)
 {
 	struct peer peer = {0};
@@ -262,6 +293,7 @@ int main(void)
 	test_many();
 	test_path_mtu();
 	test_path_mtu_learned_while_read();
+	test_path_mtu_forgotten_while_read();
 	test_counts();
 	return check_done();
 }
