@@ -56,7 +56,8 @@ static int set_up(struct udp_io *io, int fd, uint32_t off, int errors, int recei
 			       .probe = udp_io_probe,
 			       .set_discovery = udp_io_set_discovery,
 			       .queued = queued,
-			       .beside = udp_io_open_beside };
+			       .beside = udp_io_open_beside,
+			       .errors = errors };
 	/* Both options are there from Linux 4.18 and 5.0 on. How many segments a message may have shows when one is sent. */
 	io->segments_max = 1;
 	if (!(off & UDPB_OFFLOAD_UDP_SEGMENT) && getsockopt(fd, IPPROTO_UDP, UDP_SEGMENT, &segment_bytes, &length) == 0)
@@ -235,7 +236,7 @@ int udp_io_send(struct udp_io *io, struct mmsghdr *messages, unsigned int count,
 
 int udp_io_ask(const struct udp_io *io, struct msghdr *message)
 {
-	return refusal(io, io->probe(io->fd, message));
+	return refusal(io, io->probe(io, message));
 }
 
 int udp_io_set_discovery(int fd, int how)
@@ -270,24 +271,24 @@ static int read_mtu(int fd)
 	return -EMSGSIZE;
 }
 
-int udp_io_probe(int fd, struct msghdr *message)
+int udp_io_probe(const struct udp_io *io, struct msghdr *message)
 {
 	struct mmsghdr sent = { .msg_hdr = *message };
-	int on = 1, off = 0, before = 0, result;
+	int on = 1, off = 0, usual = io->errors, result;
 	socklen_t length = sizeof(int);
 
-	/* To switch it off empties the queue. Where it was on, older errors may be there. */
-	if (getsockopt(fd, IPPROTO_IP, IP_RECVERR, &before, &length) < 0 ||
-	    (before && setsockopt(fd, IPPROTO_IP, IP_RECVERR, &off, sizeof(off)) < 0) ||
-	    setsockopt(fd, IPPROTO_IP, IP_RECVERR, &on, sizeof(on)) < 0)
+	/* To switch it off empties the queue. Where it is on at all times, older errors may be there. */
+	if ((usual && setsockopt(io->fd, IPPROTO_IP, IP_RECVERR, &off, sizeof(off)) < 0) ||
+	    setsockopt(io->fd, IPPROTO_IP, IP_RECVERR, &on, sizeof(on)) < 0)
 		return -errno;
 	do {
-		result = sendmmsg(fd, &sent, 1, MSG_DONTWAIT) < 0 ? -errno : 0;
+		result = sendmmsg(io->fd, &sent, 1, MSG_DONTWAIT) < 0 ? -errno : 0;
 	} while (result == -EINTR);
 	if (result == -EMSGSIZE)
-		result = read_mtu(fd);
-	/* What a stranger's ICMP has left as the socket's error would be the next send's. */
-	(void)setsockopt(fd, IPPROTO_IP, IP_RECVERR, &before, sizeof(before));
-	(void)getsockopt(fd, SOL_SOCKET, SO_ERROR, &off, &length);
+		result = read_mtu(io->fd);
+	/* Not as it was found: another queue's thread may be asking from the same fd, and would have it stay on. What a
+	 * stranger's ICMP has left as the socket's error would be the next send's. */
+	(void)setsockopt(io->fd, IPPROTO_IP, IP_RECVERR, &usual, sizeof(usual));
+	(void)getsockopt(io->fd, SOL_SOCKET, SO_ERROR, &off, &length);
 	return result;
 }

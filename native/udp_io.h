@@ -29,9 +29,10 @@ struct udp_io {
 	_Atomic uint32_t segments_max; /* datagrams that one message may be cut into; 1: no UDP_SEGMENT. As offloads of tun_io */
 	uint32_t segments_doubted; /* what segments_max was before a downgrade that no message has confirmed yet; or 0 */
 	bool gro;              /* the kernel may hand over several datagrams as one */
+	bool errors;           /* IP_RECVERR is on at all times, and not only while a path's MTU is asked for */
 	int (*recvmmsg)(int fd, struct mmsghdr *messages, unsigned int count, int flags, struct timespec *timeout);
 	int (*sendmmsg)(int fd, struct mmsghdr *messages, unsigned int count, int flags); /* a test puts its own here */
-	int (*probe)(int fd, struct msghdr *message);
+	int (*probe)(const struct udp_io *io, struct msghdr *message);
 	int (*set_discovery)(int fd, int how);
 	int (*queued)(int fd);
 	int (*beside)(struct udp_io *io, const struct udp_io *model, uint32_t buffer_bytes);
@@ -89,8 +90,9 @@ bool udp_io_downgrade(struct udp_io *io, uint32_t segments, int error);
 
 /* Sends one datagram and finds out why it does not fit, if it does not: from this very socket, so that it takes the path
  * that all others take (rules may look at the source port, a mark, the user). Returns 0 when it is sent, else the path MTU
- * in bytes that it exceeds (ip(7), IP_RECVERR: a local error's ee_info), or -errno: -EMSGSIZE when no MTU was said. */
-int udp_io_probe(int fd, struct msghdr *message);
+ * in bytes that it exceeds (ip(7), IP_RECVERR: a local error's ee_info), or -errno: -EMSGSIZE when no MTU was said, or when
+ * another queue's thread was asking from the same fd. */
+int udp_io_probe(const struct udp_io *io, struct msghdr *message);
 
 /* The same for a socket of either kind: -ENOBUFS as udp_io_send. */
 int udp_io_ask(const struct udp_io *io, struct msghdr *message);

@@ -431,14 +431,14 @@ static inline int fake_recvmmsg(int fd, struct mmsghdr *messages, unsigned int c
 	return fake_fail(error ? error : EAGAIN);
 }
 
-static inline int fake_probe(int fd, struct msghdr *message)
+static inline int fake_probe(const struct udp_io *io, struct msghdr *message)
 {
 	struct mmsghdr one = {.msg_hdr = *message};
 
 	fake.path_mtu_calls++;
 	memcpy(&fake.path_mtu_peer, message->msg_name, sizeof(fake.path_mtu_peer));
 	CHECK(!fake.udp_no_df && fake_segment_bytes(message) == 0);
-	if (fake_sendmmsg(fd, &one, 1, MSG_DONTWAIT) == 1)
+	if (fake_sendmmsg(io->fd, &one, 1, MSG_DONTWAIT) == 1)
 		return 0;
 	return errno == EMSGSIZE ? fake.path_mtu : -errno;
 }

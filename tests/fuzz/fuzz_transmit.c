@@ -161,13 +161,13 @@ static int fuzz_sendmmsg(int fd, struct mmsghdr *messages, unsigned int count, i
 	return (int)taken;
 }
 
-static int fuzz_probe(int fd, struct msghdr *message)
+static int fuzz_probe(const struct udp_io *io, struct msghdr *message)
 {
 	struct mmsghdr one = {.msg_hdr = *message};
 	const struct sockaddr_in *address = message->msg_name;
 
 	REQUIRE(!kernel.no_df && !fake_segment_bytes(message));
-	if (fuzz_sendmmsg(fd, &one, 1, MSG_DONTWAIT) == 1)
+	if (fuzz_sendmmsg(io->fd, &one, 1, MSG_DONTWAIT) == 1)
 		return 0;
 	if (errno != EMSGSIZE || choose(choices, 16) == 15)
 		return -errno;

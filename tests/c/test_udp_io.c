@@ -1,0 +1,72 @@
+/* test_udp_io: real sockets: what asking for a path's MTU leaves behind. The underlay is loopback, with an MTU of 1500. */
+#include "queue_lab.h"
+#include "udp_io.h"
+
+#define TOO_LONG_BYTES 1473 /* with the outer headers one more than fits */
+
+static struct udp_io shared, beside;
+
+static void open_sockets(void)
+{
+	struct ifreq narrow = {.ifr_mtu = 1500};
+
+	CHECK(netns_request("lo", SIOCSIFMTU, &narrow) == 0);
+	CHECK(udp_io_open(&shared, udp_socket(LOCAL, 0), 0) == 0);
+	CHECK(udp_io_open_beside(&beside, &shared, 1 << 20) == 0);
+}
+
+static void close_sockets(void)
+{
+	close(shared.fd);
+	close(beside.fd);
+}
+
+/* What is said of the path to the neighbour. */
+static int ask(const struct udp_io *io)
+{
+	static uint8_t bytes[TOO_LONG_BYTES];
+	struct sockaddr_in to = {
+		.sin_family = AF_INET, .sin_port = htons(RIG_PORT), .sin_addr.s_addr = htonl(NEIGHBOUR)};
+	struct iovec whole = {.iov_base = bytes, .iov_len = sizeof(bytes)};
+	struct msghdr message = {
+		.msg_name = &to, .msg_namelen = sizeof(to), .msg_iov = &whole, .msg_iovlen = 1};
+	union udp_io_control control;
+
+	udp_io_set_about(&message, &control, (struct udp_io_about){.source_be = io->source_be});
+	return udp_io_ask(io, &message);
+}
+
+static void set_errors(const struct udp_io *io, int on)
+{
+	CHECK(setsockopt(io->fd, IPPROTO_IP, IP_RECVERR, &on, sizeof(on)) == 0);
+}
+
+static int errors(const struct udp_io *io)
+{
+	socklen_t length = sizeof(int);
+	int on = -1;
+
+	CHECK(getsockopt(io->fd, IPPROTO_IP, IP_RECVERR, &on, &length) == 0);
+	return on;
+}
+
+/* Queues share the sockets of further source ports. Where two of them ask at once, one finds errors queued already, which
+ * is the other's doing: they must not stay so. Nobody reads them, and each is the next send's. */
+static void test_asked_by_two_at_once(void)
+{
+	open_sockets();
+	CHECK(ask(&shared) == 1500 && errors(&shared) == 0);
+	CHECK(ask(&beside) == 1500 && errors(&beside) == 1);
+	set_errors(&shared, 1); /* what the other has done by now */
+	set_errors(&beside, 0);
+	CHECK(ask(&shared) == 1500 && errors(&shared) == 0);
+	CHECK(ask(&beside) == 1500 && errors(&beside) == 1);
+	close_sockets();
+}
+
+int main(void)
+{
+	netns_enter_or_skip();
+	test_asked_by_two_at_once();
+	return check_done();
+}
