@@ -189,7 +189,7 @@ int queue_add_socket(struct queue *q, int udp_fd)
 
 	if (q->extra_count == TRANSMIT_SOCKETS_MAX - 1)
 		return -ENOSPC;
-	error = udp_io_open(extra, udp_fd, q->offloads_off);
+	error = udp_io_open_sender(extra, udp_fd, q->offloads_off);
 	if (!error)
 		error = transmit_add_socket(&q->transmit, extra);
 	if (!error)

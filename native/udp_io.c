@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <linux/errqueue.h>
+#include <linux/filter.h>
 #include <linux/sock_diag.h>
 #include <netinet/udp.h>
 #include <string.h>
@@ -66,6 +67,16 @@ static int set_up(struct udp_io *io, int fd, uint32_t off, int errors, int recei
 	return 0;
 }
 
+/* Has the kernel drop whatever comes. What nobody reads would stay for ever, and a buffer that is full of it has no room for
+ * the error that tells a path's MTU. Errors of our own pass no filter. */
+static int take_nothing(int fd)
+{
+	struct sock_filter nothing = BPF_STMT(BPF_RET | BPF_K, 0);
+	struct sock_fprog program = { .len = 1, .filter = &nothing };
+
+	return setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof(program)) < 0 ? -errno : 0;
+}
+
 int udp_io_open(struct udp_io *io, int fd, uint32_t off)
 {
 	struct sockaddr_in bound = { 0 };
@@ -79,6 +90,13 @@ int udp_io_open(struct udp_io *io, int fd, uint32_t off)
 	io->bound_address_be = bound.sin_addr.s_addr;
 	io->bound_port_be = bound.sin_port;
 	return 0;
+}
+
+int udp_io_open_sender(struct udp_io *io, int fd, uint32_t off)
+{
+	int error = take_nothing(fd);
+
+	return error ? error : udp_io_open(io, fd, off);
 }
 
 /* Binds to the port of `model` on an address that nobody sends to; loopback need not be up. */
@@ -106,6 +124,8 @@ int udp_io_open_beside(struct udp_io *io, const struct udp_io *model, uint32_t b
 		return -errno;
 	/* Errors of a path are looked up by the address that the datagram left from: only a qdisc's come here. */
 	error = set_up(io, fd, UDPB_OFFLOAD_UDP_GRO, 1, 0, (int)buffer_bytes);
+	if (!error)
+		error = take_nothing(fd); /* a program of this host can send there */
 	if (!error)
 		error = bind_beside(fd, model);
 	if (error) {

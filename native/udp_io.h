@@ -42,6 +42,9 @@ struct udp_io {
  * datagram's TOS with it, and without what is in `off` (UDPB_OFFLOAD_*). Returns 0 or -errno. */
 int udp_io_open(struct udp_io *io, int fd, uint32_t off);
 
+/* The same for a socket that only sends: what is sent to its port is dropped at once, and takes no memory. */
+int udp_io_open_sender(struct udp_io *io, int fd, uint32_t off);
+
 /* Opens a socket that only sends, from the address and port of `model`, with an account of its own: a buffer of
  * `buffer_bytes`, which the kernel doubles. It answers ENOBUFS when a qdisc drops a datagram, where other sockets say
  * nothing. The caller owns io->fd. Returns 0 or -errno.

@@ -99,7 +99,8 @@ int udpb_reclaim(struct udpb *u);
 int udpb_queue_open(struct udpb *u, uint32_t queue, int tun_fd, int udp_fd);
 
 /* Adds a socket to the queue that only sends, on a source port of its own (borrowed until udpb_queue_close): flows are spread
- * over all sockets of the queue, each flow stays on one. At most 15. Not while the queue turns. */
+ * over all sockets of the queue, each flow stays on one. What is sent to that port is dropped. At most 15. Not while the
+ * queue turns. */
 int udpb_queue_add_socket(struct udpb *u, uint32_t queue, int udp_fd);
 
 /* Makes the TUN of which `tun_fd` is a queue choose queues by a fixed hash, so that a flow never changes its queue. For a

@@ -1,4 +1,4 @@
-/* test_udp_io: real sockets: what asking for a path's MTU leaves behind. The underlay is loopback, with an MTU of 1500. */
+/* test_udp_io: real sockets: what asking for a path's MTU leaves behind, and what strangers can do to it. The underlay is loopback, with an MTU of 1500. */
 #include "queue_lab.h"
 #include "udp_io.h"
 
@@ -64,9 +64,45 @@ static void test_asked_by_two_at_once(void)
 	close_sockets();
 }
 
+static bool has_received(const struct udp_io *io)
+{
+	uint8_t byte;
+
+	return recv(io->fd, &byte, sizeof(byte), MSG_PEEK) >= 0;
+}
+
+/* Sends so many datagrams to a socket's port; to a full one, too. */
+static void flood(const struct udp_io *io, uint32_t count)
+{
+	int stranger = udp_socket(NEIGHBOUR, 0);
+	struct sockaddr_in to;
+	socklen_t length = sizeof(to);
+
+	CHECK(getsockname(io->fd, (struct sockaddr *)&to, &length) == 0);
+	while (count-- > 0)
+		CHECK(send_to(stranger, ntohl(to.sin_addr.s_addr), ntohs(to.sin_port), "", 1));
+	close(stranger);
+}
+
+/* Nobody reads what comes to a socket that only sends: it takes no memory, nor the room of what tells a path's MTU. */
+static void test_strangers_send_to_senders(void)
+{
+	int least = 0;
+
+	open_sockets();
+	CHECK(udp_io_open_sender(&shared, shared.fd, 0) == 0);
+	CHECK(setsockopt(shared.fd, SOL_SOCKET, SO_RCVBUF, &least, sizeof(least)) == 0); /* full after a few */
+	flood(&shared, 100);
+	flood(&beside, 100);
+	CHECK(!has_received(&shared) && !has_received(&beside));
+	CHECK(ask(&shared) == 1500 && ask(&beside) == 1500);
+	close_sockets();
+}
+
 int main(void)
 {
 	netns_enter_or_skip();
 	test_asked_by_two_at_once();
+	test_strangers_send_to_senders();
 	return check_done();
 }

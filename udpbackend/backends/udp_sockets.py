@@ -24,7 +24,7 @@ class Sockets:
     def __init__(self) -> None:
         self._receivers: list[socket.socket] = []
         self._senders: list[socket.socket] = []
-        """These only send: what a stranger sends to their ports is never read."""
+        """These only send: what a stranger sends to their ports is dropped as soon as a queue sends from them."""
 
     def __bool__(self) -> bool:
         return bool(self._receivers)
