@@ -27,7 +27,7 @@ bool yield_is_cheap(const struct yield *y, int64_t now_ns)
 static void kept(struct yield *y, int64_t took_ns, int64_t now_ns)
 {
 	y->credits -= YIELD_PRICE;
-	y->kept_ns += took_ns;
+	y->kept_ns += took_ns < YIELD_MOST_NS ? took_ns : YIELD_MOST_NS;
 	y->catch_up = YIELD_CATCH_UP;
 	if (y->credits > 0)
 		return;

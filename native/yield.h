@@ -14,8 +14,10 @@
  * half a second, and between two of them none or one that came back soon after it was used.
  *
  * So there are credits. A yield that was used and came back soon earns one, one that took long costs YIELD_PRICE. When
- * they are spent, none is given for YIELD_REST times as long as the long ones took; then all is tried again. After each
- * long one some batches go without: with one batch only between two of them the queue of packets would grow.
+ * they are spent, none is given for YIELD_REST times as long as the long ones took; then all is tried again. (What takes
+ * longer than any scheduler keeps somebody waiting is not its doing: the machine was paused or moved, the process
+ * stopped. Such a one counts as one of YIELD_MOST_NS, or an hour of it would cost five days.) After each long one some
+ * batches go without: with one batch only between two of them the queue of packets would grow.
  * Whoever decides about priority may ask whether there is a program that keeps the core.
  */
 #ifndef UDPB_YIELD_H
@@ -26,6 +28,7 @@
 
 #define YIELD_LONG_NS 1000000 /* longer than a receiver takes for a batch, shorter than the shortest slice or tick */
 #define YIELD_USED_NS 20000   /* shorter, and nobody but an interrupt may have had the core */
+#define YIELD_MOST_NS 1000000000 /* counts at most: even real time leaves others a part of each second (sched(7)) */
 #define YIELD_PRICE 8         /* credits */
 #define YIELD_CREDITS 192     /* at most, and to begin with: 24 long ones in a row */
 #define YIELD_REST 128        /* what the long ones take is less than 1/100 of the time */

@@ -116,6 +116,19 @@ static void test_programs_that_compute(void)
 	CHECK(given > 19000 && yield_is_cheap(&yield, now_ns));
 }
 
+/* One of the long yields was the machine's standing still (paused, moved to another host, stopped): an hour of it says no
+ * more of who shares the core than milliseconds do. */
+static void test_the_machine_stood_still(void)
+{
+	struct yield yield = fresh();
+
+	batches(&yield, 1, 50000, HOUR_NS);
+	takes_ns = 4000000;
+	(void)second_of(&yield, 50000);
+	CHECK(given == 24 && !yield_is_cheap(&yield, now_ns));
+	CHECK(yield.again_ns <= now_ns + YIELD_REST * (YIELD_MOST_NS + 23 * 4000000LL));
+}
+
 static void test_the_real_one(void)
 {
 	struct yield yield;
@@ -133,6 +146,7 @@ int main(void)
 	test_a_program_that_computes_and_is_kept_waiting();
 	test_one_that_took_long();
 	test_programs_that_compute();
+	test_the_machine_stood_still();
 	test_the_real_one();
 	return check_done();
 }
