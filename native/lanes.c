@@ -196,7 +196,8 @@ static bool is_held_back(const struct lanes *l, const struct lanes_share *share)
 
 struct udp_io *lanes_socket(struct lanes *l, struct lanes_share *share, uint32_t port, uint32_t bytes, int64_t now_ns)
 {
-	offer(l, share, bytes, now_ns);
+	if (bytes > 0)
+		offer(l, share, bytes, now_ns);
 	if (is_held_back(l, share) && now_ns - l->tried_ns >= LANES_TRY_NS) {
 		l->tried_ns = now_ns;
 		at_quota(l, share);

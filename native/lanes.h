@@ -67,7 +67,8 @@ void lanes_release(struct lanes *l);
 /* The share of a peer; it may be another peer's after the next call. */
 struct lanes_share *lanes_share(struct lanes *l, const struct peer *peer);
 
-/* The socket for a peer's next packet, of so many bytes, from source port number `port`, or NULL: it is to be dropped. */
+/* The socket for a peer's next packet, of so many bytes, from source port number `port`, or NULL: it is to be dropped.
+ * With 0 bytes: for one that was asked for before, and is still to be sent. */
 struct udp_io *lanes_socket(struct lanes *l, struct lanes_share *share, uint32_t port, uint32_t bytes, int64_t now_ns);
 
 /* Notes that the kernel has taken messages of so many bytes from such a socket. */

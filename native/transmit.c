@@ -106,6 +106,7 @@ static size_t accept_packet(struct transmit *t, uint8_t *bytes, size_t length, c
 	if (fault == PACKET_OK && segment_prepare(&it->source, bytes, &packet, header) == 0) {
 		it->port = choose_port(t, &packet);
 		it->tos = packet_tos(&packet) & t->tos_mask;
+		it->udp = NULL;
 		t->count++;
 		stats_add(t->stats, STAT_tx_received, it->source.count);
 		return (length + TUN_IO_HEADER_BYTES + 63) & ~(size_t)63;
@@ -146,8 +147,7 @@ static void route(struct transmit *t, const struct table *table, int64_t now_ns)
 			answer_unreachable(&t->answer, p, now_ns);
 			continue;
 		}
-		it->udp = lanes_socket(&t->lanes, lanes_share(&t->lanes, it->peer), it->port,
-				       (uint32_t)p->length, now_ns);
+		it->udp = lanes_socket(&t->lanes, lanes_share(&t->lanes, it->peer), it->port, it->udp ? 0 : p->length, now_ns);
 		if (!it->udp)
 			peer_dropped(it->peer, drop_packet(t, i, STAT_tx_drop_slow_peer), now_ns);
 	}

@@ -34,7 +34,7 @@ struct transmit_packet {
 	struct segment_source source;
 	struct peer *peer;   /* valid inside one call: the table may be swapped between two. NULL: dropped */
 	uint32_t port;       /* of its flow: the number of the socket, or of its namesake in a lane */
-	struct udp_io *udp;  /* that socket; valid as long as the peer */
+	struct udp_io *udp;  /* that socket; valid as long as the peer. NULL: none has been asked for yet */
 	uint8_t tos;         /* of the datagrams it leaves in: their ECN is the packet's (RFC 6040, 4.1) */
 };
 

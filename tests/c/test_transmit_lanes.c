@@ -229,6 +229,36 @@ static void test_no_lanes(void)
 	close_bench();
 }
 
+/* While the socket is full, what waits is looked at again and again, whenever anything is received: it is offered once all
+ * the same. So who is sent little is not held back as if it were much. */
+static void test_little_that_waits(void)
+{
+	open_bench();
+	fake.beside_error = EMFILE;
+	fake_make_slow(PEER(2));
+	much_to(2, 300); /* the shared socket is half full, and stays so */
+	for (uint32_t i = 0; i < 100; i++) { /* more in all than a quarter of a quota, but never much at a time */
+		feed_udp(&bench, 3, 1);
+		move();
+	}
+	CHECK(fake.sent_to[3] == 100 && dropped(3) == 0);
+	fake_fault(&fake.udp_out, 0, EAGAIN, 200);
+	feed_udp(&bench, 3, 1);
+	bench_batch(&bench);
+	for (uint32_t i = 0; i < 199; i++) {
+		bench.rig.now_ns += 100000;
+		bench_resume(&bench);
+	}
+	bench.rig.now_ns += LANES_LITTLE_NS;
+	bench_resume(&bench);
+	CHECK(fake.sent_to[3] == 101 && dropped(3) == 0);
+	feed_udp(&bench, 3, 1);
+	move();
+	CHECK(fake.sent_to[3] == 102 && dropped(3) == 0);
+	fake.beside_error = 0;
+	close_bench();
+}
+
 /* A lane has a socket for each source port, and a flow keeps its own. */
 static void test_source_ports(void)
 {
@@ -339,6 +369,7 @@ int main(void)
 	test_slow_among_fast(1);
 	test_slow_among_fast(4);
 	test_no_lanes();
+	test_little_that_waits();
 	test_source_ports();
 	test_no_buffer();
 	test_fragments();
