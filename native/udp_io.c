@@ -264,16 +264,20 @@ int udp_io_set_discovery(int fd, int how)
 	return setsockopt(fd, IPPROTO_IP, IP_MTU_DISCOVER, &how, sizeof(how)) < 0 ? -errno : 0;
 }
 
-/* The MTU in the queued error that the last send has left; -EMSGSIZE when there is none. What strangers have had queued
- * meanwhile is passed over. */
-static int read_mtu(int fd)
+/* The MTU in the queued error that the last send, to this address, has left; -EMSGSIZE when there is none. What strangers
+ * have had queued meanwhile is passed over, and what another thread's datagram to another address has. */
+static int read_mtu(int fd, const struct sockaddr_in *address)
 {
 	for (int i = 0; i < ERRORS_READ_MAX; i++) {
 		union {
 			uint8_t bytes[CMSG_SPACE(sizeof(struct sock_extended_err) + sizeof(struct sockaddr_in))];
 			struct cmsghdr align;
 		} control;
-		struct mmsghdr read = { .msg_hdr = { .msg_control = control.bytes, .msg_controllen = sizeof(control) } };
+		struct sockaddr_in refused = { 0 };
+		struct mmsghdr read = { .msg_hdr = { .msg_name = &refused,
+						     .msg_namelen = sizeof(refused),
+						     .msg_control = control.bytes,
+						     .msg_controllen = sizeof(control) } };
 		struct msghdr *message = &read.msg_hdr;
 		struct sock_extended_err error;
 
@@ -284,7 +288,7 @@ static int read_mtu(int fd)
 				continue;
 			memcpy(&error, CMSG_DATA(header), sizeof(error));
 			if (error.ee_origin == SO_EE_ORIGIN_LOCAL && error.ee_errno == EMSGSIZE && error.ee_info > 0 &&
-			    error.ee_info <= UINT16_MAX)
+			    error.ee_info <= UINT16_MAX && refused.sin_addr.s_addr == address->sin_addr.s_addr)
 				return (int)error.ee_info;
 		}
 	}
@@ -305,7 +309,7 @@ int udp_io_probe(const struct udp_io *io, struct msghdr *message)
 		result = sendmmsg(io->fd, &sent, 1, MSG_DONTWAIT) < 0 ? -errno : 0;
 	} while (result == -EINTR);
 	if (result == -EMSGSIZE)
-		result = read_mtu(io->fd);
+		result = read_mtu(io->fd, message->msg_name);
 	/* Not as it was found: another queue's thread may be asking from the same fd, and would have it stay on. What a
 	 * stranger's ICMP has left as the socket's error would be the next send's. */
 	(void)setsockopt(io->fd, IPPROTO_IP, IP_RECVERR, &usual, sizeof(usual));

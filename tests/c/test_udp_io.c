@@ -21,12 +21,12 @@ static void close_sockets(void)
 	close(beside.fd);
 }
 
-/* What is said of the path to the neighbour. */
-static int ask(const struct udp_io *io)
+/* What is said of the path to an address. */
+static int ask_about(const struct udp_io *io, uint32_t address)
 {
 	static uint8_t bytes[TOO_LONG_BYTES];
 	struct sockaddr_in to = {
-		.sin_family = AF_INET, .sin_port = htons(RIG_PORT), .sin_addr.s_addr = htonl(NEIGHBOUR)};
+		.sin_family = AF_INET, .sin_port = htons(RIG_PORT), .sin_addr.s_addr = htonl(address)};
 	struct iovec whole = {.iov_base = bytes, .iov_len = sizeof(bytes)};
 	struct msghdr message = {
 		.msg_name = &to, .msg_namelen = sizeof(to), .msg_iov = &whole, .msg_iovlen = 1};
@@ -34,6 +34,11 @@ static int ask(const struct udp_io *io)
 
 	udp_io_set_about(&message, &control, (struct udp_io_about){.source_be = io->source_be});
 	return udp_io_ask(io, &message);
+}
+
+static int ask(const struct udp_io *io)
+{
+	return ask_about(io, NEIGHBOUR);
 }
 
 static void set_errors(const struct udp_io *io, int on)
@@ -62,6 +67,23 @@ static void test_asked_by_two_at_once(void)
 	CHECK(ask(&shared) == 1500 && errors(&shared) == 0);
 	CHECK(ask(&beside) == 1500 && errors(&beside) == 1);
 	close_sockets();
+}
+
+/* ... and the one does not take what is said to the other, of the path to another peer, for an answer. */
+static void test_asked_about_two_paths_at_once(void)
+{
+	int tun = netns_tun("narrow0", IFF_TUN);
+	struct ifreq narrow = {.ifr_mtu = 1300};
+
+	netns_address("narrow0", TUN_ADDRESS, 0xffffff00);
+	CHECK(netns_request("narrow0", SIOCSIFMTU, &narrow) == 0);
+	CHECK(udp_io_open(&shared, udp_socket(TUN_ADDRESS, 0), 0) == 0);
+	CHECK(ask_about(&shared, TUN_ADDRESS + 1) == 1300 && ask(&shared) == 1500);
+	set_errors(&shared, 1);
+	CHECK(!send_to(shared.fd, TUN_ADDRESS + 1, RIG_PORT, (uint8_t[TOO_LONG_BYTES]){0}, TOO_LONG_BYTES)); /* not read yet */
+	CHECK(ask(&shared) == 1500);
+	close(shared.fd);
+	close(tun);
 }
 
 static bool has_received(const struct udp_io *io)
@@ -103,6 +125,7 @@ int main(void)
 {
 	netns_enter_or_skip();
 	test_asked_by_two_at_once();
+	test_asked_about_two_paths_at_once();
 	test_strangers_send_to_senders();
 	return check_done();
 }
