@@ -13,6 +13,7 @@
 
 #define BUFFER_BYTES (8 << 20) /* the kernel doubles it; holds a burst of 128 full-sized GSO datagrams twice */
 #define ERRORS_READ_MAX 16
+#define WITHOUT_DF_TRIES 4
 
 #define BESIDE_ADDRESS 0x7f010000 /* 127.1.0.0 */
 #define BESIDE_TRIES 8 /* the process before us may still hold one */
@@ -233,25 +234,37 @@ static int refusal(const struct udp_io *io, int result)
 	return result == -EAGAIN && io->source_be ? -ENOBUFS : result;
 }
 
-int udp_io_send(struct udp_io *io, struct mmsghdr *messages, unsigned int count, bool may_fragment)
+static int send_now(const struct udp_io *io, struct mmsghdr *messages, unsigned int count)
 {
 	int sent;
 
-	/* The kernel then cuts to the path MTU it knows, as for IPv6 in IPv4 (RFC 4213, 3.2.2). */
-	if (may_fragment)
-		(void)io->set_discovery(io->fd, IP_PMTUDISC_DONT);
 	do {
 		sent = io->sendmmsg(io->fd, messages, count, MSG_DONTWAIT);
 	} while (sent < 0 && errno == EINTR);
-	if (may_fragment) {
-		int error = sent < 0 ? errno : 0;
+	return sent < 0 ? -errno : sent;
+}
 
+/* The kernel then cuts to the path MTU it knows, as for IPv6 in IPv4 (RFC 4213, 3.2.2). Where it finds a datagram too long
+ * all the same, another queue's thread has switched DF on again, on an fd that both send from. */
+static int send_without_df(const struct udp_io *io, struct mmsghdr *messages, unsigned int count)
+{
+	int sent = -EMSGSIZE;
+
+	for (int i = 0; i < WITHOUT_DF_TRIES && sent == -EMSGSIZE; i++) {
+		(void)io->set_discovery(io->fd, IP_PMTUDISC_DONT);
+		sent = send_now(io, messages, count);
 		(void)io->set_discovery(io->fd, IP_PMTUDISC_DO);
-		errno = error;
 	}
+	return sent;
+}
+
+int udp_io_send(struct udp_io *io, struct mmsghdr *messages, unsigned int count, bool may_fragment)
+{
+	int sent = may_fragment ? send_without_df(io, messages, count) : send_now(io, messages, count);
+
 	if (sent > 0)
 		io->segments_doubted = 0;
-	return sent < 0 ? refusal(io, -errno) : sent;
+	return refusal(io, sent);
 }
 
 int udp_io_ask(const struct udp_io *io, struct msghdr *message)

@@ -231,6 +231,37 @@ static void test_ipv6_always_crosses(void)
 	}
 }
 
+static uint32_t interferes; /* so often */
+
+/* Switches DF off; at once another thread that shares the fd, and has just sent, switches it on again. */
+static int set_discovery_shared(int fd, int how)
+{
+	fake.udp_no_df = how == IP_PMTUDISC_DONT;
+	if (fake.udp_no_df && interferes > 0) {
+		interferes--;
+		fake.udp_no_df = false;
+	}
+	return fd < 0;
+}
+
+/* Two queues' threads send such datagrams from one fd. */
+static void test_df_set_by_another_thread(void)
+{
+	for (uint32_t times = 0; times < 4; times++) {
+		bench_open(&bench);
+		bench.rig.udp.set_discovery = set_discovery_shared;
+		narrow(1000);
+		feed_ipv6(1280);
+		CHECK(bench_batch(&bench) == 1);
+		interferes = times;
+		feed_ipv6(1280);
+		CHECK(bench_batch(&bench) == 1 && sent_is(1, 1, 2) && !fake.udp_no_df);
+		CHECK(bench_stat(&bench, STAT_tx_drop_too_big) == 0 && interferes == 0);
+		bench.rig.udp.set_discovery = fake_set_discovery;
+		bench_close(&bench);
+	}
+}
+
 /* No path is believed to be narrower than 1280 bytes. */
 static void test_implausible(void)
 {
@@ -359,6 +390,7 @@ int main(void)
 	test_nothing_learned();
 	test_ipv6_is_dropped();
 	test_ipv6_always_crosses();
+	test_df_set_by_another_thread();
 	test_implausible();
 	test_narrows_between_fragments();
 	test_fragment_refused();

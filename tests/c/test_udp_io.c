@@ -1,4 +1,5 @@
-/* test_udp_io: real sockets: what asking for a path's MTU leaves behind, and what strangers can do to it. The underlay is loopback, with an MTU of 1500. */
+/* test_udp_io: real sockets: what asking for a path's MTU leaves behind, and what strangers can do to it. The underlay
+ * is loopback, with an MTU of 1500. */
 #include "queue_lab.h"
 #include "udp_io.h"
 
