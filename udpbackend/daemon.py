@@ -117,6 +117,8 @@ class Daemon:
             work.cancel()
             await asyncio.wait((work,))
             again = await self._again(None if work.cancelled() else work.exception()) and not stopped.done()
+        if succession.lets_go:  # or the manager would hold flannel0 against the successor, and later against us
+            await asyncio.to_thread(self._inherited.store.forget)
         return await succession.linger(stopped) or again
 
     async def _again(self, error: BaseException | None) -> bool:

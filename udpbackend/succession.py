@@ -86,6 +86,14 @@ class Succession:
             self._task.cancel()
             await asyncio.wait((self._task,))
 
+    @property
+    def lets_go(self) -> bool:
+        """Whether a run that has ended for a successor leaves to it nothing that our service manager keeps.
+
+        A successor by `reload` has the same manager, and stores what it has taken over.
+        """
+        return self.leaving.is_set() and not self._exit
+
     async def linger(self, stopped: asyncio.Task[bool]) -> bool:
         """After a run that has ended for a successor: waits for its end or for ours; whether to start again."""
         connection, self._connection = self._connection, None

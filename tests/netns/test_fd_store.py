@@ -133,3 +133,36 @@ def test_a_flannel0_that_was_deleted_meanwhile_is_made_again(make_overlay):
     with probing(a.pod, b.pod, b.pod_address) as probe:
         assert probe.lost() == 0
     assert Path(f"/proc/{daemon.pid}").exists()
+
+
+def test_a_reload_with_another_port_is_followed(make_overlay):
+    """The successor has no use for the queues, and opens its own once the manager has let go of them, too."""
+    overlay = make_overlay(start=False)
+    a, _ = overlay.lab.hosts
+    daemon = Supervised(overlay, a)
+    document = json.loads(overlay.registry.read_text()) | {"Backend": {"Type": "udp", "Port": 9999}}
+    overlay.registry.write_text(json.dumps(document))
+    daemon.reload()
+    assert overlay.status(a)["network"]["port"] == 9999
+    assert daemon.starts == 1
+
+
+@pytest.mark.parametrize("arguments", [(), ("--replace", "--source-check=peer")], ids=["taken over", "replaced"])
+def test_a_daemon_beside_the_manager_takes_over_and_the_managers_own_starts_again(make_overlay, arguments):
+    overlay = make_overlay(start=False)
+    a, b = overlay.lab.hosts
+    daemon = Supervised(overlay, a)
+    overlay.launch(b)
+    overlay.await_ready(b)
+    log = Log(daemon.process)
+    beside = overlay.launch(a, *arguments)  # its log goes where that of the other one goes
+    log.shows("this one waits to be stopped", PATIENCE_S)
+    log.shows("ready: subnet", PATIENCE_S)
+    log = Log(daemon.process)
+    assert beside.stop() == 0
+    log.shows("ready: subnet", PATIENCE_S)
+    overlay.reinstate(a, daemon.process)
+    until(lambda: overlay.status(a)["restart"]["kept_by"] == "service manager", PATIENCE_S, "not kept again")
+    assert daemon.starts == 1
+    with probing(a.pod, b.pod, b.pod_address) as probe:
+        assert probe.lost() == 0
