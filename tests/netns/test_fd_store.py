@@ -135,6 +135,24 @@ def test_a_flannel0_that_was_deleted_meanwhile_is_made_again(make_overlay):
     assert Path(f"/proc/{daemon.pid}").exists()
 
 
+def test_a_flannel0_that_was_made_again_is_gone_on_with(make_overlay):
+    """The manager keeps fds of one name beside each other, and the first of them would be the dead one."""
+    overlay = make_overlay(start=False)
+    a, b = overlay.lab.hosts
+    overlay.launch(b)
+    overlay.await_ready(b)
+    daemon = Supervised(overlay, a)
+    kept = daemon.stored
+    log = Log(daemon.process)
+    a.namespace.ip("link delete flannel0")
+    log.shows("flannel0 is back", PATIENCE_S)
+    until(lambda: daemon.stored == kept, PATIENCE_S, "not each once")
+    with probing(a.pod, b.pod, b.pod_address) as probe:
+        daemon.kill()
+        assert probe.lost() == 0
+    assert log.lines("that the service manager kept, by the last routes")
+
+
 def test_a_reload_with_another_port_is_followed(make_overlay):
     """The successor has no use for the queues, and opens its own once the manager has let go of them, too."""
     overlay = make_overlay(start=False)

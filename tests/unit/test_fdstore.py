@@ -103,6 +103,18 @@ def test_what_is_no_longer_there_is_forgotten(manage, fds):
     assert {"FDSTOREREMOVE": "1", "FDNAME": "tun-0"} in manager.said
 
 
+def test_another_fd_of_a_name_takes_the_place_of_the_first(manage, fds):
+    """A manager keeps all that it is sent under one name, so the one before has to be forgotten."""
+    manager, store = manage(64), FdStore()
+    store.keep(fds)
+    manager.said.clear()
+    assert store.keep(fds, anew=["tun-0"]) is True
+    assert barrier()
+    about = [word for said in manager.said if said.get("FDNAME") == "tun-0" for word in said if word != "FDNAME"]
+    assert about == ["FDSTOREREMOVE", "FDSTORE", "FDPOLL"]
+    assert manager.kept.keys() == fds.keys()
+
+
 def received(environ):
     """What a process with these fds and variables finds, in a process of its own: numbers from 3 on are taken here."""
     ours, theirs = os.pipe()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import partial
 from ipaddress import IPv4Address, IPv6Address
@@ -197,9 +197,10 @@ class UdpBackend:
             published_at=time.time(),
         )
 
-    async def _keep(self) -> None:
+    async def _keep(self, anew: Collection[str] = ()) -> None:
         """Lets the service manager keep what the next start can go on with, if there is one that does."""
-        self._kept = await asyncio.to_thread(self._inherited.store.keep, {**self._fds(), **self._record.fds})
+        fds = {**self._fds(), **self._record.fds}
+        self._kept = await asyncio.to_thread(partial(self._inherited.store.keep, fds, anew=anew))
 
     async def offer(self) -> tuple[Mapping[str, int], State]:
         """As HandsOver."""
@@ -255,7 +256,7 @@ class UdpBackend:
             self._changed.clear()
             try:
                 if await device.repair():
-                    await self._keep()
+                    await self._keep(anew=device.fds)
                 await self._follow_addresses()
                 await self._look_at_underlay()
             except HostError as error:

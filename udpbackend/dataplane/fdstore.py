@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import select
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Collection, Mapping, MutableMapping
 
 from udpbackend.notify import barrier, notify
 
@@ -40,13 +40,14 @@ class FdStore:
         self._names |= found.keys()
         return found
 
-    def keep(self, fds: Mapping[str, int]) -> bool:
+    def keep(self, fds: Mapping[str, int], *, anew: Collection[str] = ()) -> bool:
         """Stores these fds, borrowed, in place of all others; whether the manager does keep them.
 
+        `anew`: names that stood for another open file before, which the manager would keep beside the new one.
         That is found out, not believed: the last thing sent is a pipe's end, which is still open afterwards only if the
         manager had room for it and all before.
         """
-        for name in self._names - fds.keys():
+        for name in self._names - (fds.keys() - anew):
             self._forget(name)
         for name, fd in fds.items():
             if not notify("FDSTORE=1", f"FDNAME={name}", "FDPOLL=0", fds=(fd,)):
