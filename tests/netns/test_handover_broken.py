@@ -1,11 +1,14 @@
 """A handover breaks off after any of its words, because one of the two has died: the other one moves the packets."""
 
+import json
 import signal
 
 import pytest
 from middleman import Middleman
 from probe import probing
 from running import Log
+
+from bench.lab.wait import until
 
 WORDS = {
     "the old one": ("state", "prepared", "counted", "turning", "leave"),
@@ -55,3 +58,35 @@ def test_whoever_is_left_goes_on(make_overlay, dies):
         assert survivor.stop(PATIENCE_S) == 0
         overlay.launch(a)
         overlay.await_ready(a)
+
+
+@pytest.mark.parametrize("word", ["turning", "served"])
+def test_the_old_one_goes_on_though_flannel0_was_deleted_meanwhile(make_overlay, word):
+    """Its queues can be turned no more: it makes new ones, and answers, and follows the registry as ever."""
+    overlay = make_overlay()
+    a, b = overlay.lab.hosts
+    offered = overlay.run_directory(a) / "offered.sock"
+    old, log = overlay.process(a), Log(overlay.process(a))
+    new = []
+
+    def said(passed):
+        if passed != word:
+            return False
+        new[0].send(signal.SIGKILL)
+        new[0].wait(PATIENCE_S)
+        a.namespace.ip("link delete flannel0")
+        return True  # only now it is told
+
+    between = Middleman(a.namespace, overlay.run_directory(a) / "subnet.sock", offered, said)
+    new.append(overlay.launch(a, f"--status-socket={offered}"))
+    between.join()
+    overlay.reinstate(a, old)
+    log.shows("flannel0 is back", PATIENCE_S)
+    overlay.await_ready(a)
+    with probing(a.pod, b.pod, b.pod_address) as probe:
+        assert probe.lost() == 0
+    document = json.loads(overlay.registry.read_text())
+    document["Nodes"].append({"Name": "c", "PublicIP": "192.168.77.77", "Subnet": "10.5.77.0/24"})
+    overlay.registry.write_text(json.dumps(document))
+    until(lambda: overlay.status(a)["routes"] == 2, PATIENCE_S, "an edit is not followed")
+    assert "Traceback" not in old.stderr.read_text()

@@ -19,7 +19,7 @@ from udpbackend.dataplane.priority import LOOK_S, Priority, Session, granted
 from udpbackend.dataplane.pump import Pump
 from udpbackend.dataplane.tun import TunQueue, open_tun
 from udpbackend.dataplane.worker import Worker
-from udpbackend.errors import HostError
+from udpbackend.errors import DataplaneError, HostError
 from udpbackend.host.flannel0 import OverlayLink, Presence
 from udpbackend.host.lasting import Lasting
 from udpbackend.host.overlay_plan import Overlay
@@ -148,10 +148,13 @@ class Device:
                 self._dataplane.close_queue(queue)
 
     def resume(self) -> None:
-        """Takes a `release` back."""
+        """Takes a `release` back; where the queues can be turned no more, `repair` makes new ones."""
         self._released = False
         if self._tuns:
-            self.start()
+            try:
+                self.start()
+            except DataplaneError as error:  # flannel0 was deleted meanwhile
+                self._ended(str(error))
 
     @property
     def fds(self) -> dict[str, int]:
@@ -159,7 +162,7 @@ class Device:
         return {f"tun-{queue}": tun.fileno() for queue, tun in enumerate(self._tuns)}
 
     def start(self) -> None:
-        """Lets packets flow."""
+        """Lets packets flow. Raises DataplaneError where flannel0 was deleted since `open`."""
         if not self._tuns:
             raise HostError(f"{self._link.name} is not open")
         self.lost.clear()
@@ -167,8 +170,12 @@ class Device:
         self._started_at = asyncio.get_running_loop().time()
         for queue, (tun, udp_fd) in enumerate(zip(self._tuns, self._plan.udp_fds, strict=True)):
             self._dataplane.open_queue(queue, tun.fileno(), udp_fd)
-            for sender_fd in self._plan.sender_fds:
-                self._dataplane.add_socket(queue, sender_fd)
+            try:
+                for sender_fd in self._plan.sender_fds:
+                    self._dataplane.add_socket(queue, sender_fd)
+            except DataplaneError:
+                self._dataplane.close_queue(queue)  # `close` knows only those that somebody turns
+                raise
             turner = self._turner(queue)
             self._turners.append(turner)
             turner.start()
@@ -315,11 +322,12 @@ class Device:
         while not self._tuns:
             try:
                 await self.open()
-            except HostError as error:
+                self.start()
+            except (HostError, DataplaneError) as error:  # the last: it was deleted once more
+                await self.close()
                 if self.problems != (str(error),):
                     log.warning("cannot open %s again, trying on: %s", self._link.name, error)
                 self.problems = (str(error),)
                 await asyncio.sleep(wait)
                 wait = min(2 * wait, RETRY_S[1])
-        self.start()
         log.info("%s is back", self._link.name)

@@ -53,10 +53,14 @@ class TunQueue:
     def persist(self) -> None:
         """Lets the device, its address and its routes outlive this process.
 
-        It gets an owner first, for to a persistent device without one the kernel lets every user attach.
+        It gets an owner first, for to a persistent device without one the kernel lets every user attach. Raises
+        HostError where the device was deleted meanwhile.
         """
-        fcntl.ioctl(self._fd, TUNSETOWNER, os.geteuid())
-        fcntl.ioctl(self._fd, TUNSETPERSIST, 1)
+        try:
+            fcntl.ioctl(self._fd, TUNSETOWNER, os.geteuid())
+            fcntl.ioctl(self._fd, TUNSETPERSIST, 1)
+        except OSError as error:
+            raise HostError(f"cannot make {self.name} outlive this process: {error.strerror}") from error
 
     def close(self) -> None:
         """Closes the fd; may be called twice."""
