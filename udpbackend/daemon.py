@@ -227,10 +227,11 @@ class Daemon:
         logger.info("the overlay is taken away: device, routes, rules and %s", self._settings.subnet_file)
 
     async def _tell_others(self) -> None:
-        """Whoever has started us, and the daemon before us, wait for this."""
-        if self._ready is not None:
-            await asyncio.to_thread(self._ready)
-        await asyncio.to_thread(self._inherited.confirm, leave=self._ready is not None)
+        """Whoever has started us, and the daemon before us, wait for this: once, however often we start over."""
+        ready, self._ready = self._ready, None
+        if ready is not None:
+            await asyncio.to_thread(ready)
+        await asyncio.to_thread(self._inherited.confirm, leave=ready is not None)
 
     def _check(self, config: NetworkConfig) -> None:
         try:

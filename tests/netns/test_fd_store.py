@@ -165,14 +165,20 @@ def test_a_reload_with_another_port_is_followed(make_overlay):
     assert daemon.starts == 1
 
 
-@pytest.mark.parametrize("arguments", [(), ("--replace", "--source-check=peer")], ids=["taken over", "replaced"])
-def test_a_daemon_beside_the_manager_takes_over_and_the_managers_own_starts_again(make_overlay, arguments):
+@pytest.mark.parametrize(
+    ("arguments", "reload"),
+    [((), False), (("--replace", "--source-check=peer"), False), ((), True)],
+    ids=["taken over", "replaced", "taken over after a reload"],
+)
+def test_a_daemon_beside_the_manager_takes_over_and_the_managers_own_starts_again(make_overlay, arguments, reload):
     overlay = make_overlay(start=False)
     a, b = overlay.lab.hosts
     daemon = Supervised(overlay, a)
     overlay.launch(b)
     overlay.await_ready(b)
-    log = Log(daemon.process)
+    if reload:
+        daemon.reload()
+    pid, log = daemon.pid, Log(daemon.process)
     beside = overlay.launch(a, *arguments)  # its log goes where that of the other one goes
     log.shows("this one waits to be stopped", PATIENCE_S)
     log.shows("ready: subnet", PATIENCE_S)
@@ -181,6 +187,6 @@ def test_a_daemon_beside_the_manager_takes_over_and_the_managers_own_starts_agai
     log.shows("ready: subnet", PATIENCE_S)
     overlay.reinstate(a, daemon.process)
     until(lambda: overlay.status(a)["restart"]["kept_by"] == "service manager", PATIENCE_S, "not kept again")
-    assert daemon.starts == 1
+    assert (daemon.starts, daemon.pid) == (1, pid)
     with probing(a.pod, b.pod, b.pod_address) as probe:
         assert probe.lost() == 0
