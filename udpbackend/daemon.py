@@ -111,7 +111,7 @@ class Daemon:
             await asyncio.wait((work, leaving, stopped), return_when=asyncio.FIRST_COMPLETED)
             leaving.cancel()
             if stopped.done():
-                notify("STOPPING=1")
+                await asyncio.to_thread(notify, "STOPPING=1")
                 logger.info("stopping on a signal")
             await succession.close()
             work.cancel()
@@ -191,7 +191,7 @@ class Daemon:
         subnet_env.commit(_subnet_env(config, lease, backend.mtu, self._settings))
         undo.pop_all()
         watch = run.watch = await _watch(run, netlink, config, endpoint)
-        _ready(run, config, endpoint, lease)
+        await _ready(run, config, endpoint, lease)
         await self._tell_others()
         del first  # or thousands of leases would be kept that the next snapshot replaces
         try:
@@ -361,7 +361,7 @@ def _nodes(number: int) -> str:
     return f"{number} node{'s' * (number != 1)}"
 
 
-def _ready(run: Running, config: NetworkConfig, endpoint: Endpoint, lease: Lease) -> None:
+async def _ready(run: Running, config: NetworkConfig, endpoint: Endpoint, lease: Lease) -> None:
     run.waits_for = None
     gc.collect()
     gc.freeze()  # what is here now stays: the collector need not look at it again and again while packets wait
@@ -376,7 +376,7 @@ def _ready(run: Running, config: NetworkConfig, endpoint: Endpoint, lease: Lease
         logger.info("IPv6: subnet %s of %s", lease.ipv6_subnet, config.ipv6.network)
     elif config.ipv6:
         logger.info("no IPv6 here: this node has no IPv6Subnet")
-    notify("READY=1", f"STATUS=subnet {lease.subnet}, {_nodes(nodes)}")
+    await asyncio.to_thread(notify, "READY=1", f"STATUS=subnet {lease.subnet}, {_nodes(nodes)}")
 
 
 def _first(error: BaseException) -> BaseException:

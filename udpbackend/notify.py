@@ -11,13 +11,14 @@ from array import array
 from contextlib import suppress
 
 PATIENCE_S = 1.0
-"""For a manager whose socket is full, and for it to have read what it was sent."""
+"""For a manager whose socket is full, as at boot with ten datagrams, and for it to have read what it was sent."""
 
 
-def notify(*assignments: str, fds: tuple[int, ...] = ()) -> bool:
+def notify(*assignments: str, fds: tuple[int, ...] = (), patience_s: float = PATIENCE_S) -> bool:
     """Sends `READY=1`, `STATUS=...`: one datagram for all of them, so that they count together; whether it was sent.
 
-    `fds` go with it and stay the caller's; only with them a full socket is waited for.
+    `fds` go with it and stay the caller's. Blocks for so long while the manager's socket is full, for nothing of it is
+    said twice: on the event loop only without patience.
     """
     path = os.environ.get("NOTIFY_SOCKET", "")
     if not path.startswith(("/", "@")):  # others (vsock) are for virtual machines
@@ -25,7 +26,7 @@ def notify(*assignments: str, fds: tuple[int, ...] = ()) -> bool:
     address = "\0" + path[1:] if path[0] == "@" else path
     text = "\n".join(line.replace("\n", " ") for line in assignments).encode()
     with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
-        sender.settimeout(PATIENCE_S if fds else 0.0)
+        sender.settimeout(patience_s)
         if fds:
             rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", fds))
             sender.sendmsg([text], [rights], 0, address)  # socket.send_fds() forgets the address

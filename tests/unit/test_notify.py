@@ -1,6 +1,7 @@
 """The service manager's socket, on real datagram sockets."""
 
 import socket
+import threading
 
 import pytest
 
@@ -38,7 +39,35 @@ def test_nobody_listening_is_no_error(monkeypatch, value):
     notify("READY=1")
 
 
-def test_a_manager_that_does_not_read_is_not_waited_for(manager):
+def fill(manager):
+    """Until the manager's socket takes no more: ten datagrams, where nobody has asked the kernel for more."""
     for _ in range(2000):
-        notify("STATUS=" + "x" * 500)
+        if not notify("STATUS=" + "x" * 500, patience_s=0.0):
+            return
+    pytest.fail("it is never full")
+
+
+def test_a_manager_that_does_not_read_is_not_waited_for_without_patience(manager):
+    fill(manager)
     assert manager.recv(1000)
+
+
+def test_a_manager_that_is_behind_is_waited_for(manager):
+    """What is lost is said once only: a service would never be ready, or an fd be kept that is to go."""
+    fill(manager)
+    heard = []
+
+    def read():
+        while not heard or heard[-1] != b"READY=1":
+            heard.append(manager.recv(1000))
+
+    reader = threading.Timer(0.1, read)
+    reader.start()
+    assert notify("READY=1") is True
+    reader.join()
+    assert heard[-1] == b"READY=1"
+
+
+def test_a_manager_that_never_reads_is_given_up(manager):
+    fill(manager)
+    assert notify("READY=1", patience_s=0.1) is False
