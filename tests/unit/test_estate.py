@@ -100,6 +100,19 @@ def test_the_next_process_goes_on_counting():
     after.close()
 
 
+def test_who_goes_on_after_a_successor_that_has_written_is_newer_than_it():
+    record = Record()
+    record.write(HEADER, b"first")
+    after = Record({name: os.dup(fd) for name, fd in record.fds.items()})
+    after.write(HEADER, b"its first")
+    after.write(HEADER, b"its second")
+    after.close()
+    record.catch_up()
+    record.write(HEADER, b"second")
+    assert newest(record.fds).routes == b"second"
+    record.close()
+
+
 def test_half_a_pair_is_completed():
     record = Record({"state-b": memfd()})
     assert sorted(record.fds) == ["state-a", "state-b"]

@@ -1,13 +1,16 @@
-"""A stop in the middle of a publication: the thread that publishes is waited for before what it works on is freed."""
+"""Publications: the thread at one is waited for by a stop, and the last one counts, whoever has published before."""
 
 import asyncio
+import os
 import threading
 from ipaddress import IPv4Address
+from unittest import mock
 
 import uvloop
 
 from udpbackend.backends.backend import Context
 from udpbackend.backends.udp import UdpBackend
+from udpbackend.dataplane.estate import Record, newest
 from udpbackend.model import BackendConfig, Endpoint, NetworkConfig, Prefix, Snapshot
 from udpbackend.settings import Settings
 
@@ -36,11 +39,37 @@ class SlowDataplane:
         self.closed_while_publishing = self.publishing
 
 
+def made():
+    """A backend that was not started."""
+    return UdpBackend(
+        Context(config=CONFIG, endpoint=ENDPOINT, netlink=None, settings=Settings(), published=lambda _: None)
+    )
+
+
+def test_the_table_of_who_goes_on_after_a_failed_handover_is_the_newest():
+    """A successor that had published before it died has written into the same pair of memfds."""
+
+    async def check():
+        backend = made()
+        backend._device = mock.Mock()
+        await backend._publishing.acquire()
+        backend._handing_over = True
+        successor = Record({name: os.dup(fd) for name, fd in backend._record.fds.items()})
+        for _ in range(2):
+            successor.write(backend._header(), b"the successor's")
+        successor.close()
+        await backend.resume()
+        backend._install(mock.Mock(), bytearray(b"ours"), backend._header())
+        assert newest(backend._record.fds).routes == b"ours"
+        backend._record.close()
+
+    with mock.patch.object(UdpBackend, "_fds", return_value={}):
+        uvloop.run(check())
+
+
 def test_a_stop_waits_for_the_publication_under_way():
     async def check():
-        backend = UdpBackend(
-            Context(config=CONFIG, endpoint=ENDPOINT, netlink=None, settings=Settings(), published=lambda _: None)
-        )
+        backend = made()
         backend._dataplane = plane = SlowDataplane()
         applying = asyncio.create_task(backend.apply(Snapshot((), 1)))
         await asyncio.to_thread(plane.began.wait, 10)

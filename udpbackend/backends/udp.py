@@ -229,6 +229,7 @@ class UdpBackend:
         """As HandsOver."""
         if self._handing_over and self._device is not None:
             self._handing_over = False
+            self._record.catch_up()  # a successor that came as far as to publish has died since
             self._device.resume()
             self._publishing.release()
 

@@ -140,6 +140,11 @@ class Record:
         self._generation = before.header.generation if before else 0
         self.fds = {name: left[name] if name in left else memfd() for name in STATES}
 
+    def catch_up(self) -> None:
+        """After another process has written here: what we write from now on is the newer."""
+        last = newest(self.fds)
+        self._generation = max(self._generation, last.header.generation if last else 0)
+
     def write(self, header: Header, routes: bytes | bytearray) -> None:
         """Notes a state; the one before stays readable until this one is whole."""
         self._generation += 1
