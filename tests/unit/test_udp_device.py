@@ -101,6 +101,34 @@ def test_a_queue_that_is_still_lent_is_closed_like_any_other(device):
     uvloop.run(check())
 
 
+def test_a_stop_does_not_wait_for_who_has_borrowed_the_queue(device):
+    """Who reads a status of thousands of peers takes as long as it likes."""
+
+    async def check():
+        made = device()
+        async with asyncio.timeout(10), made.lent():
+            await made.close()
+        assert made._dataplane.did == ["open", "lent", "given back", "close"]
+
+    uvloop.run(check())
+
+
+def test_what_is_borrowed_is_not_taken_back_however_long_that_lasts(device, monkeypatch):
+    async def check():
+        made = device()
+        async with asyncio.timeout(10), made.lent():
+            async with made.lent():
+                pass
+            await asyncio.to_thread(made._dataplane.running.wait, 10)
+            monkeypatch.setattr(made, "_lent_until", 0.0)
+            await made._take_back()
+            during = list(made._dataplane.did)
+        await made.close()
+        assert during == ["open", "lent"]
+
+    uvloop.run(check())
+
+
 def test_a_device_closed_while_its_queue_is_about_to_be_lent(device):
     async def check():
         made = device()

@@ -79,7 +79,8 @@ class Device:
         self._plan = plan
         self._tuns: list[TunQueue] = []
         self._turners: list[Pump | Worker] = []
-        self._handing = asyncio.Lock()  # a queue that is lent is not closed, and a closed one not lent
+        self._handing = asyncio.Lock()  # a queue that changes hands is not closed, and a closed one not lent
+        self._borrowers = 0
         self._made = False
         self._started_at = 0.0
         self._lent_until = 0.0
@@ -240,20 +241,23 @@ class Device:
     async def lent(self) -> AsyncIterator[None]:
         """While the loop's Python has long work, and LENT_S longer, a thread turns the queue in its place.
 
-        Such work comes in series, and to change hands is a pause for packets: `repair` takes the queue back.
+        Such work comes in series, and to change hands is a pause for packets: `repair` takes the queue back. Meanwhile
+        it can be closed or released: some work waits for others, such as who reads a long status slowly.
         """
-        async with self._handing:
-            if self._turners and isinstance(self._turners[0], Pump):
-                await self._hand(self._worker(0))
-            try:
-                yield
-            finally:
-                self._lent_until = asyncio.get_running_loop().time() + LENT_S
+        self._borrowers += 1
+        try:
+            async with self._handing:
+                if self._turners and isinstance(self._turners[0], Pump):
+                    await self._hand(self._worker(0))
+            yield
+        finally:
+            self._borrowers -= 1
+            self._lent_until = asyncio.get_running_loop().time() + LENT_S
 
     async def _take_back(self) -> None:
         async with self._handing:
             lent = self._turners and isinstance(self._turners[0], Worker) and not self._threads
-            if lent and asyncio.get_running_loop().time() >= self._lent_until:
+            if lent and not self._borrowers and asyncio.get_running_loop().time() >= self._lent_until:
                 await self._hand(Pump(self._dataplane, 0, self._ended))
 
     async def _hand(self, turner: Pump | Worker) -> None:
