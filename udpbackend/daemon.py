@@ -348,6 +348,7 @@ async def _follow(run: Running, backend: Backend, snapshots: AsyncGenerator[Snap
     async for snapshot in snapshots:
         run.snapshot = snapshot
         await backend.apply(run.mine(snapshot))
+        notify(_in_a_line(run), patience_s=0.0)  # the next one tells it again
         logger.info("%s, revision %d: routes published", _nodes(len(snapshot.leases)), snapshot.revision)
 
 
@@ -355,6 +356,11 @@ def _subnet_env(config: NetworkConfig, lease: Lease, mtu: int, settings: Setting
     ipv6 = config.ipv6
     share6 = (ipv6.network, lease.ipv6_subnet) if ipv6 and lease.ipv6_subnet else None
     return render(config.network, lease.subnet, mtu, ip_masq=settings.ip_masq, ipv6=share6)
+
+
+def _in_a_line(run: Running) -> str:
+    """What a service manager shows beside the state."""
+    return f"STATUS=subnet {run.lease.subnet if run.lease else 'none'}, {_nodes(len(run.snapshot.leases))}"
 
 
 def _nodes(number: int) -> str:
@@ -366,17 +372,16 @@ async def _ready(run: Running, config: NetworkConfig, endpoint: Endpoint, lease:
     gc.collect()
     gc.freeze()  # what is here now stays: the collector need not look at it again and again while packets wait
     port = f", port {run.backend.port}" if run.backend and run.backend.port is not None else ""
-    nodes = len(run.snapshot.leases)
     logger.info(
         "ready: subnet %s of %s, %s on %s (%s), %s",
         lease.subnet, config.network, endpoint.address, endpoint.interface,
-        f"public IP {endpoint.public_ip}{port}", _nodes(nodes),
+        f"public IP {endpoint.public_ip}{port}", _nodes(len(run.snapshot.leases)),
     )  # fmt: skip
     if config.ipv6 and lease.ipv6_subnet:
         logger.info("IPv6: subnet %s of %s", lease.ipv6_subnet, config.ipv6.network)
     elif config.ipv6:
         logger.info("no IPv6 here: this node has no IPv6Subnet")
-    await asyncio.to_thread(notify, "READY=1", f"STATUS=subnet {lease.subnet}, {_nodes(nodes)}")
+    await asyncio.to_thread(notify, "READY=1", _in_a_line(run))
 
 
 def _first(error: BaseException) -> BaseException:

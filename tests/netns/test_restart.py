@@ -141,7 +141,7 @@ def told_of_state(manager):
 
 @pytest.mark.parametrize("abstract", [False, True], ids=["path", "abstract"])
 def test_the_service_manager_is_told(make_overlay, monkeypatch, tmp_path, abstract):
-    """Ready only when the CNI plugin finds its file, and stopping before anything is taken down."""
+    """Ready only when the CNI plugin finds its file, how many nodes, and stopping before anything is taken down."""
     overlay = make_overlay(start=False)
     a, _ = overlay.lab.hosts
     name = "udpb-test-notify" if abstract else str(tmp_path / "notify")
@@ -159,6 +159,10 @@ def test_the_service_manager_is_told(make_overlay, monkeypatch, tmp_path, abstra
         assert (overlay.run_directory(a) / "subnet.env").read_text().endswith("FLANNEL_IPMASQ=false\n")
         assert ready == ["READY=1", "STATUS=subnet 10.5.1.0/24, 2 nodes"]
         assert overlay.status(a)["verdict"]["state"] == "ready"
+        document = json.loads(overlay.registry.read_text())
+        document["Nodes"].append({"Name": "c", "PublicIP": "192.168.77.77", "Subnet": "10.5.77.0/24"})
+        overlay.registry.write_text(json.dumps(document))
+        assert told_of_state(manager) == ["STATUS=subnet 10.5.1.0/24, 3 nodes"]
         overlay.stop(a)
         assert told_of_state(manager) == ["STOPPING=1"]
         assert process.returncode == 0
