@@ -159,6 +159,16 @@ async def test_the_condition_is_set_once_packets_flow(api, tmp_path):
     assert [one["type"] for one in api.nodes["a"]["status"]["conditions"]] == ["Ready", "NetworkUnavailable"]
 
 
+async def test_a_condition_that_was_set_in_the_end_is_no_problem_any_more(api, tmp_path):
+    """Though nothing about our node changes after that: nobody looks at it again."""
+    async with watched(settings(api, tmp_path)) as it:
+        await it.next()
+        await api.watched()
+        api.fail("PATCH", 500, "not now", times=3)
+        await it.registry.complete(sound())
+        assert it.registry.state.degraded is None
+
+
 async def test_the_condition_is_set_only_while_it_is_true(api, tmp_path):
     async with watched(settings(api, tmp_path)) as it:
         await it.next()

@@ -23,6 +23,8 @@ from udpbackend.subnets.kube.node import Node
 
 log = logging.getLogger(__name__)
 
+UPKEEP, CONDITION = "upkeep", "condition"
+
 
 def network_available(now: datetime) -> dict[str, Any]:
     """What tells the scheduler that packets flow: flannel's condition, as a patch."""
@@ -53,12 +55,13 @@ class Announcer:
         self._uid: str | None = None
         """Of the node object that carries our condition."""
         self._sound: asyncio.Event | None = None
-        self._problem = ""
+        self._problems: dict[str, str] = {}
+        """By what is tried, each in a task of its own: what came of the last time is that task's to say."""
 
     @property
     def problem(self) -> str | None:
         """Why our node could not be made to say what it has to, the last time it was tried."""
-        return self._problem or None
+        return "; ".join(dict.fromkeys(self._problems.values())) or None
 
     async def begin(self, node: Node) -> None:
         """Writes the annotations if they differ. Raises ConfigError for a bad overwrite, HostError as flannel does."""
@@ -73,9 +76,10 @@ class Announcer:
                 if asyncio.get_running_loop().time() + self._timing.patch_every_s > last_try:
                     text = f'timeout contacting kube-api, failed to patch node "{node.name}". Error: {error}'
                     raise HostError(text) from None
-                self._complain(str(error))
+                self._complain(UPKEEP, str(error))
                 await asyncio.sleep(self._timing.patch_every_s)
             else:
+                self._problems.pop(UPKEEP, None)
                 return
 
     async def upkeep(self, node: Node) -> bool:
@@ -90,11 +94,11 @@ class Announcer:
                 if self._sound is None or not self._sound.is_set():
                     return False
                 await self._set_available(node)
-            self._problem = ""
+            self._problems.pop(UPKEEP, None)
         except ConfigError as error:
-            self._complain(str(error))  # the administrator's annotation: it comes back to us when it is mended
+            self._complain(UPKEEP, str(error))  # the administrator's annotation: it comes back to us when it is mended
         except ApiError as error:
-            self._complain(str(error))
+            self._complain(UPKEEP, str(error))
             return False
         return True
 
@@ -107,8 +111,9 @@ class Announcer:
             try:
                 await self._set_available(own())
             except ApiError as error:
-                self._complain(str(error))
+                self._complain(CONDITION, str(error))
                 await asyncio.sleep(backoff.next_s())
+        self._problems.pop(CONDITION, None)
 
     async def _annotate(self, node: Node, texts: dict[str, str]) -> None:
         self._seen(await self._api.patch_status(node.name, {"metadata": {"annotations": texts}}))
@@ -119,7 +124,7 @@ class Announcer:
         self._uid = node.metadata.uid
         log.info("node %s now has the condition NetworkUnavailable=False", node.name)
 
-    def _complain(self, problem: str) -> None:
-        if problem != self._problem:
+    def _complain(self, about: str, problem: str) -> None:
+        if problem != self._problems.get(about):
             log.warning("%s", problem)
-        self._problem = problem
+        self._problems[about] = problem
