@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 
 from udpbackend.dataplane import handover, rights
@@ -57,9 +58,12 @@ def reload(settings: Settings) -> int:
         _let_go_of_input_and_output()
 
         def ready() -> None:
-            with theirs:
+            told = b""
+            with theirs, suppress(OSError):
                 theirs.send(READY)
-                theirs.recv(1)  # the manager knows us now; the old one may end
+                told = theirs.recv(1)  # the manager knows us now; the old one may end
+            if not told:  # a manager ends a reload that takes too long, and would end us with the old one
+                raise HostError("the command `reload` has ended before this daemon was ready: the old one goes on")
 
         return run(settings, ready)
     theirs.close()
