@@ -32,12 +32,12 @@ async def test_a_new_device_is_what_flannel_makes_and_a_little_more():
         assert (await link.inspect()).presence is Presence.ABSENT
         with open_tun("flannel0", new=True) as queue:
             assert (await link.inspect()).presence is Presence.FOREIGN, "not marked yet"
-            assert len(await link.configure(OVERLAY)) == 7
+            assert len(await link.configure(OVERLAY)) == 8
             queue.persist()
 
             [shown] = ip("-j", "-d", "link", "show", "flannel0")
             assert (shown["ifalias"], shown["mtu"], shown["inet6_addr_gen_mode"]) == (ALIAS, 1472, "none")
-            assert "UP" in shown["flags"]
+            assert ("UP" in shown["flags"], shown["txqlen"]) == (True, 2000)
             assert addresses() == [("10.5.3.0", 32, "global")]
             assert routes() == [ROUTE]
             assert sysctl("ipv4/conf/flannel0/accept_local") == "1"
@@ -48,6 +48,8 @@ async def test_a_new_device_is_what_flannel_makes_and_a_little_more():
                 *(1472, True, 1),
             )
             assert await link.problems() == ()
+            ip("link", "set", "flannel0", "txqueuelen", "500")
+            assert await link.configure(OVERLAY) == (), "a length that somebody has set stays"
         assert (await link.inspect()).presence is Presence.OURS
 
 

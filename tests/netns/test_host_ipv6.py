@@ -26,7 +26,7 @@ async def test_a_new_device_carries_both_and_sends_nothing_of_its_own():
     async with Netlink() as netlink:
         with open_tun("flannel0", new=True) as queue:
             link = OverlayLink(netlink)
-            assert len(await link.configure(OVERLAY6)) == 9
+            assert len(await link.configure(OVERLAY6)) == 10
             assert (addresses(), routes()) == ([("10.5.3.0", 32, "global")], [ROUTE])
             assert (addresses6(), routes6()) == ([("fd00:5:0:3::", 128)], [ROUTE6])
             assert "tentative" not in ip("-6", "addr", "show", "flannel0")

@@ -49,6 +49,13 @@ def test_a_fresh_device_gets_everything_in_order():
     ]
 
 
+def test_a_new_devices_queue_is_made_longer_and_no_other():
+    problem = "the queue of flannel0 holds 500 packets, not 2000"
+    assert (Kind.SETTING, problem) in steps(replace(RIGHT, alias="", queue=500))
+    assert steps(replace(RIGHT, alias="", queue=100)) == [(Kind.SETTING, "flannel0 does not have our alias")]
+    assert steps(replace(RIGHT, queue=500)) == []
+
+
 def test_the_new_address_comes_before_the_old_one_goes():
     old = Held(IPv4Address("10.5.9.0"), IPv4Address("10.5.9.0"), 32)
     assert steps(replace(RIGHT, addresses=(old,))) == [

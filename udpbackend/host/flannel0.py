@@ -204,6 +204,7 @@ async def _read(ip: Any, link: Any) -> Seen:
         ipv6_off=bool(link.get((*inet6, "IFLA_INET6_CONF", "disable_ipv6"))),
         addresses=tuple(_held(message) for message in addresses),
         routes=tuple(_route(message) for message in routes),
+        queue=link.get_attr("IFLA_TXQLEN") or 0,
     )
 
 

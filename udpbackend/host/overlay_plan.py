@@ -20,6 +20,11 @@ from udpbackend.model import WIDTH, Prefix
 METRIC = {4: 0, 6: 1024}
 """What the kernel gives a route for which none is asked."""
 
+KERNELS_QUEUE, QUEUE = 500, 2000
+"""Packets that wait in a TUN while nobody reads it: of a new one (Linux, drivers/net/tun.c), and what ours begins with.
+500 are 10 ms of 50,000 a second, and on a busy host nobody reads for longer. It costs no latency that could be
+measured: what is sent faster than the daemons move it waits in the receiver's socket, whose buffer is larger."""
+
 
 @dataclass(frozen=True, slots=True)
 class Overlay:
@@ -79,6 +84,8 @@ class Seen:
     """The device has IPv6, but `disable_ipv6` is set."""
     addresses: tuple[Held, ...] = ()
     routes: tuple[Route, ...] = ()
+    queue: int = 0
+    """How many packets may wait in it."""
 
 
 class Kind(Enum):
@@ -128,6 +135,8 @@ def _settings(name: str, seen: Seen, wanted: Overlay) -> Iterator[Step]:
 
     if not seen.alias.startswith(MARK):
         yield change(f"{name} does not have our alias", ("IFLA_IFALIAS", ALIAS))
+        if seen.queue == KERNELS_QUEUE:  # of a new device only: any later length is the administrator's choice
+            yield change(f"the queue of {name} holds {KERNELS_QUEUE} packets, not {QUEUE}", ("IFLA_TXQLEN", QUEUE))
     if not seen.accept_local:
         # Without it the kernel discards our ICMP errors as martians: their source is flannel0's own address.
         yield change(f"accept_local of {name} is off", rtnetlink.accept_local())

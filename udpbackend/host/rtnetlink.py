@@ -57,6 +57,7 @@ class LinkChange(nlmsg):  # type: ignore[misc]  # pyroute2 has no types
     nla_map = (
         (1, "IFLA_ADDRESS", "l2addr"),
         (4, "IFLA_MTU", "uint32"),
+        (13, "IFLA_TXQLEN", "uint32"),
         (20, "IFLA_IFALIAS", "asciiz"),
         (26, "IFLA_AF_SPEC", "cdata"),
     )
