@@ -66,12 +66,16 @@ class FourthBackend:
     async def facts(self):
         overlay = Overlay(device=DEVICE, address=self._own.subnet.base, mtu=MTU)
         problems = self._keeper.problems
-        return BackendFacts(overlay=overlay, routes=len(self._peers), problems=problems, kernel={DROP: 4})
+        kernel = await self.kernel_drops()
+        return BackendFacts(overlay=overlay, routes=len(self._peers), problems=problems, kernel=kernel)
 
     def infos(self):
         return ()
 
     counters = infos
+
+    async def kernel_drops(self):
+        return {DROP: 4}
 
     def _follow(self, snapshot):
         self._peers = tuple(others(snapshot.leases, self._own, 4))

@@ -1,4 +1,4 @@
-"""The bench under perf, for a second: most of what a stream costs is found and named."""
+"""The bench under perf, for seconds: most of what a stream costs is found and named."""
 
 import json
 import shutil
@@ -15,7 +15,7 @@ def document(able, tmp_path_factory):
     if shutil.which("perf") is None:
         pytest.skip("needs perf (Debian: linux-perf)")
     path = tmp_path_factory.mktemp("profile") / "profile.json"
-    command = [sys.executable, "-m", "bench", "profile", "--links", "wire", "--rounds", "1", "--seconds", "1"]
+    command = [sys.executable, "-m", "bench", "profile", "--links", "wire", "--rounds", "2", "--seconds", "2"]
     done = subprocess.run([*command, "--json", path], capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(path.read_text())
