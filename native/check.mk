@@ -25,9 +25,9 @@ TSAN_TESTS := $(patsubst tests/c/%.c,%,$(wildcard tests/c/tsan_*.c))
 C_TEST_PROGRAMS := $(C_TESTS:%=$(CHECK_BUILD)/asan/run/%) $(PLAIN_TESTS:%=$(CHECK_BUILD)/plain/run/%)
 ARM64_GUEST_PROGRAMS := $(PLAIN_TESTS:%=$(CHECK_BUILD)/aarch64/run/%)
 TSAN_TEST_PROGRAMS := $(TSAN_TESTS:%=$(CHECK_BUILD)/tsan/run/%)
-# qemu-user knows no bpf(), which test_steer is about, and no filters of system calls, which plain_guard is about: that
-# one runs in the guest of `make test-arm64`.
-ARM64_TESTS := $(filter-out test_steer,$(C_TESTS))
+# qemu-user knows no bpf(), which test_steer is about, no error queues of sockets (IP_RECVERR), which test_udp_io is
+# about, and no filters of system calls, which plain_guard is about: that one runs in the guest of `make test-arm64`.
+ARM64_TESTS := $(filter-out test_steer test_udp_io,$(C_TESTS))
 CROSS := aarch64-linux-gnu-gcc
 FUZZERS := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
 
