@@ -15,6 +15,12 @@ SOON_S, HEALS_S = 10.0, 30.0
 PORT = 8285
 BURST = 3000
 """Several times what flannel0's queue holds."""
+CAUSES = {
+    "no way": ("packets are lost: this host has no way to a peer's public IP", "tx_drop_unreachable"),
+    "firewall": ("packets are lost: this host's firewall refuses datagrams to a peer", "tx_drop_refused"),
+    "queue": ("packets are lost: flannel0's queue was full", ""),
+}
+"""What is said, and the counter of ours that grows."""
 
 
 def rule(verb: str) -> tuple[str, ...]:
@@ -32,27 +38,34 @@ def burst(host: Host, address: str) -> None:
             sender.sendto(b"x", (address, 9))
 
 
-@pytest.mark.parametrize("cause", ["no way", "firewall", "queue"])
+@pytest.mark.parametrize("cause", CAUSES)
 def test_the_verdict_tells_of_it_and_heals(make_overlay, cause):
     overlay = make_overlay(hosts=3)
     a, b, c = overlay.lab.hosts
     tally = Tally(overlay, a)
-    if cause == "queue":
-        with held(overlay.process(a)):
-            burst(a, b.pod_address)
-        words, counter = "packets are lost: flannel0's queue was full", ""
-    elif cause == "no way":
+    words, counter = CAUSES[cause]
+    if cause == "no way":
         a.namespace.run(*way("add", b))
-        traffic.ping(a.pod, b.pod_address, count=3)
-        words, counter = "packets are lost: this host has no way to a peer's public IP", "tx_drop_unreachable"
-    else:
+    elif cause == "firewall":
         a.namespace.run(*rule("-A"))
-        traffic.ping(a.pod, b.pod_address, count=3)
-        words, counter = "packets are lost: this host's firewall refuses datagrams to a peer", "tx_drop_refused"
+
+    def lose() -> None:
+        if cause == "queue":
+            with held(overlay.process(a)):
+                burst(a, b.pod_address)
+        else:
+            traffic.ping(a.pod, b.pod_address, count=3)
+
+    def found():
+        """A doctor that starts late on a busy machine is told of nothing any more: so it is lost anew each time."""
+        lose()
+        return examine(overlay, a).findings.get("losses")
+
+    lose()
     becomes(overlay, a, "degraded", SOON_S, words)
-    finding = examine(overlay, a).findings["losses"]
+    finding = until(found, HEALS_S, "the doctor does not say it")
     assert (finding["what"], finding["cure"] != "") == (words, True)
-    assert bool(counter) == bool(tally.grown("tx_drop")), "what the kernel drops is no drop of ours"
+    assert list(tally.grown("tx_drop")) == ([counter] if counter else []), "what the kernel drops is no drop of ours"
     if cause == "no way":
         a.namespace.run(*way("del", b))
     elif cause == "firewall":
