@@ -16,7 +16,8 @@ UDP_RATE = "500M"
 UDP_OFFERED = "500 Mbit/s"
 LOSS_MAX = 0.001
 """The share of these datagrams that an overlay may lose at this rate. What finds the receiving program's own socket
-full is not among them: that program waits for a processor like any other, and its buffer holds two milliseconds."""
+full is not among them: that program waits for a processor like any other, and its buffer holds milliseconds on kernels
+whose net.core.rmem_max is small."""
 
 
 @dataclass(frozen=True)
