@@ -24,7 +24,7 @@ LASTS_S = 120
 BEGIN_S = 10.0
 SETTLE_S = 0.3
 """What is under way at the end arrives within this."""
-_RESULT = ("came", "lost", "pause_ns", "late")
+_RESULT = ("came", "lost", "pause_ns", "late", "span_ns")
 _serial = itertools.count()
 
 
@@ -36,6 +36,8 @@ class Seen:
     lost: int
     late: int
     pause_s: float
+    span_s: float
+    """From the first to the last."""
 
 
 def parse(text: str) -> Seen:
@@ -44,7 +46,7 @@ def parse(text: str) -> Seen:
     found = {name: int(words[words.index(name) + 1]) for name in _RESULT if name in words}
     if len(found) < len(_RESULT) or not found["came"]:
         raise LabError(f"the receiver of the stream printed {text.strip()[-300:]!r}")
-    return Seen(found["came"], found["lost"], found["late"], found["pause_ns"] / 1e9)
+    return Seen(found["came"], found["lost"], found["late"], found["pause_ns"] / 1e9, found["span_ns"] / 1e9)
 
 
 class Watched:

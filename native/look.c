@@ -8,11 +8,13 @@ void look_count(struct look *look, uint64_t packets)
 	else if (look->lone_waits < LOOK_LONE_WAITS)
 		look->lone_waits++;
 	look->seen = packets;
+	if (look->rest > 0)
+		look->rest--;
 }
 
 int64_t look_ns(const struct look *look)
 {
-	if (look->lone_waits < LOOK_LONE_WAITS)
+	if (look->lone_waits < LOOK_LONE_WAITS || look->rest > 0)
 		return 0;
 	return look->is_long ? LOOK_LONG_NS : LOOK_SHORT_NS;
 }
@@ -23,11 +25,9 @@ void look_learn(struct look *look, bool found, int64_t waited_ns)
 		look->misses = 0;
 		return;
 	}
-	if (look->is_long && ++look->misses == LOOK_MISSES) {
-		look->misses = 0;
-		look->rest = LOOK_REST;
-	}
-	if (look->rest > 0)
-		look->rest--;
-	look->is_long = look->rest == 0 && waited_ns < LOOK_NEAR_NS;
+	look->is_long = waited_ns < LOOK_NEAR_NS;
+	if (++look->misses < LOOK_MISSES)
+		return;
+	look->misses = 0;
+	look->rest = LOOK_REST / 2 + (int)(waited_ns % LOOK_REST); /* nanoseconds are as good as dice */
 }

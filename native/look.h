@@ -7,9 +7,9 @@
  * microseconds: more than the whole way of the packet. There are two states that both last. When everybody looks, the next
  * packet is there within some ten microseconds, and looking is rewarded. When everybody sleeps, it comes after a hundred or
  * two, and a short look finds nothing, for ever. So after a wait that was not long the next look is a longer one, which
- * leads out of the second state. One that is not rewarded several times in a row, because packets just come at that pace,
- * is given up for many waits: then an idle core is not kept awake for nothing. The guest's halt polling of Linux
- * (drivers/cpuidle/governors/haltpoll.c) grows and shrinks for the same reason.
+ * leads out of the second state. When several in a row are not rewarded, because packets just come at that pace, there
+ * is none for many waits, so that no core is kept awake for nothing; then it is tried again. The guest's halt polling of
+ * Linux (drivers/cpuidle/governors/haltpoll.c) grows and shrinks for the same reason.
  */
 #ifndef UDPB_LOOK_H
 #define UDPB_LOOK_H
@@ -23,8 +23,8 @@
 #define LOOK_SHORT_NS 20000
 #define LOOK_LONG_NS 60000  /* more than a core takes to wake */
 #define LOOK_NEAR_NS 250000 /* after a wait of less than this the next look is long */
-#define LOOK_MISSES 8       /* so many long ones in a row found nothing ... */
-#define LOOK_REST 512       /* ... then so many waits have a short one */
+#define LOOK_MISSES 8       /* so many in a row found nothing ... */
+#define LOOK_REST 64        /* ... then about so many waits have none; at both ends others, so that their trials meet */
 
 struct look {
 	uint64_t seen;  /* packets at the last wait */

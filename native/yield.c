@@ -26,9 +26,11 @@ bool yield_is_cheap(const struct yield *y, int64_t now_ns)
 /* Learns from a yield that took long, at whose end it is `now_ns`. */
 static void kept(struct yield *y, int64_t took_ns, int64_t now_ns)
 {
+	int64_t counted_ns = took_ns < YIELD_MOST_NS ? took_ns : YIELD_MOST_NS;
+
 	y->credits -= YIELD_PRICE;
-	y->kept_ns += took_ns < YIELD_MOST_NS ? took_ns : YIELD_MOST_NS;
-	y->catch_up = YIELD_CATCH_UP;
+	y->kept_ns += counted_ns;
+	y->again_ns = now_ns + counted_ns;
 	if (y->credits > 0)
 		return;
 	y->again_ns = now_ns + YIELD_REST * y->kept_ns;
@@ -43,10 +45,6 @@ void yield_core(struct yield *y)
 
 	if (!yield_is_cheap(y, before))
 		return;
-	if (y->catch_up) {
-		y->catch_up--;
-		return;
-	}
 	(void)y->give_away();
 	after = y->clock();
 	if (after - before >= YIELD_LONG_NS)

@@ -16,8 +16,10 @@
  * So there are credits. A yield that was used and came back soon earns one, one that took long costs YIELD_PRICE. When
  * they are spent, none is given for YIELD_REST times as long as the long ones took; then all is tried again. (What takes
  * longer than any scheduler keeps somebody waiting is not its doing: the machine was paused or moved, the process
- * stopped. Such a one counts as one of YIELD_MOST_NS, or an hour of it would cost five days.) After each long one some
- * batches go without: with one batch only between two of them the queue of packets would grow.
+ * stopped. Such a one counts as one of YIELD_MOST_NS, or an hour of it would cost five days.)
+ *
+ * After each long one none is given for as long as it took: what came meanwhile goes first. The core is ours for half of
+ * the time then, whoever else wants it; with a number of batches instead, flannel0's queue grew where three others did.
  * Whoever decides about priority may ask whether there is a program that keeps the core.
  */
 #ifndef UDPB_YIELD_H
@@ -32,14 +34,12 @@
 #define YIELD_PRICE 8         /* credits */
 #define YIELD_CREDITS 192     /* at most, and to begin with: 24 long ones in a row */
 #define YIELD_REST 128        /* what the long ones take is less than 1/100 of the time */
-#define YIELD_CATCH_UP 8      /* batches: flannel0's queue holds 500 packets, a batch 64 */
 #define YIELD_CROWDED_NS 2000000000 /* for so long after the rest the core counts as crowded still */
 
 struct yield {
 	int64_t again_ns;           /* no yield before; CLOCK_MONOTONIC */
 	int64_t kept_ns;            /* what the long ones took since all credits were there */
 	int credits;                /* 1 to YIELD_CREDITS */
-	unsigned catch_up;          /* batches that are to go before the next one */
 	_Atomic int64_t crowded_ns; /* until then somebody computes on this core; other threads read it */
 	int64_t (*clock)(void);     /* ns */
 	int (*give_away)(void);     /* sched_yield(2) */

@@ -1,9 +1,10 @@
 /* gap: a steady stream of datagrams, and the longest pause in it.
  *
- *   gap receive ADDRESS PORT SECONDS [PER_S]          prints what came, what was lost, the pause in nanoseconds, and how
- *                                                     many came late (behind a later one), after that time or when
- *                                                     SIGTERM comes
- *   gap send SOURCE ADDRESS PORT SECONDS [PER_S]      sends so many datagrams a second, 5000 where nothing is said
+ *   gap receive ADDRESS PORT SECONDS [PER_S]          prints what came, what was lost, the pause in nanoseconds, how many
+ *                                                     came late (behind a later one), and the nanoseconds from the
+ *                                                     first to the last, after that time or when SIGTERM comes
+ *   gap send SOURCE ADDRESS PORT SECONDS [PER_S]      sends so many datagrams a second, 5000 where nothing is said; fewer where
+ *                                                     it is not given the processor for that
  *
  * Both ends run on one machine and share its clock, so each datagram carries the time it left. The pause is the longest
  * time that one was under way, or the length of the longest stretch that never came, whichever is longer: a sender
@@ -77,7 +78,7 @@ static void stop(int number)
 
 static void receive(int fd, int64_t end_ns, int64_t interval_ns)
 {
-	int64_t came = 0, lost = 0, late = 0, pause_ns = 0, last = -1;
+	int64_t came = 0, lost = 0, late = 0, pause_ns = 0, last = -1, first_ns = 0, last_ns = 0;
 	struct timeval patience = { .tv_usec = 100000 };
 	int one = 1, bytes = BUFFER_BYTES;
 
@@ -100,7 +101,9 @@ static void receive(int fd, int64_t end_ns, int64_t interval_ns)
 			lost--;
 			continue;
 		}
-		int64_t way_ns = arrival_ns(&message) - d.sent_ns;
+		last_ns = arrival_ns(&message);
+		first_ns = came ? first_ns : last_ns;
+		int64_t way_ns = last_ns - d.sent_ns;
 		int64_t missing = last < 0 ? 0 : d.number - last - 1; /* it may have begun before us */
 
 		came++;
@@ -109,7 +112,8 @@ static void receive(int fd, int64_t end_ns, int64_t interval_ns)
 		pause_ns = missing * interval_ns > pause_ns ? missing * interval_ns : pause_ns;
 		last = d.number;
 	}
-	printf("came %ld lost %ld pause_ns %ld late %ld\n", (long)came, (long)lost, (long)pause_ns, (long)late);
+	printf("came %ld lost %ld pause_ns %ld late %ld span_ns %ld\n", (long)came, (long)lost, (long)pause_ns, (long)late,
+	       (long)(last_ns - first_ns));
 }
 
 static void send_all(int fd, const char *address, const char *port, int64_t end_ns, int64_t interval_ns)

@@ -63,13 +63,23 @@ static void batches(struct yield *yield, unsigned count, int64_t work_ns, int64_
 	}
 }
 
+/* So many times others have the core for as long, and then we until it may be given to them again. */
+static void long_ones(struct yield *yield, unsigned count, int64_t work_ns, int64_t each_ns)
+{
+	while (count--) {
+		batches(yield, 1, work_ns, each_ns);
+		while (!yield->crowded_ns && !yield_is_cheap(yield, now_ns + work_ns))
+			batches(yield, 1, work_ns, each_ns);
+	}
+}
+
 /* As measured in a flood: for moments its sender, which never waits, is on this core, too. */
 static void test_programs_that_cannot_keep_up(void)
 {
 	struct yield yield = fresh();
 
 	for (int i = 0; i < 100; i++) {
-		batches(&yield, 20 * (1 + YIELD_CATCH_UP), 100000, 5000000);
+		long_ones(&yield, 20, 100000, 5000000);
 		batches(&yield, 200, 100000, 300000);
 	}
 	CHECK(given == 100 * 220 && yield.crowded_ns == 0);
@@ -82,7 +92,7 @@ static void test_a_program_that_computes_and_is_kept_waiting(void)
 	unsigned turns = 0;
 
 	while (!yield.crowded_ns && turns++ < 100) {
-		batches(&yield, 1 + YIELD_CATCH_UP, 100000, 3000000);
+		long_ones(&yield, 1, 100000, 3000000);
 		batches(&yield, 1, 100000, 100000);
 		batches(&yield, 200, 5000, 500);
 	}
@@ -94,10 +104,10 @@ static void test_one_that_took_long(void)
 {
 	struct yield yield = fresh();
 
-	batches(&yield, 1 + YIELD_CATCH_UP, 100000, 3000000);
+	batches(&yield, 30, 100000, 3000000);
 	CHECK(given == 1 && yield.crowded_ns == 0);
-	batches(&yield, 1 + YIELD_CATCH_UP, 100000, 300000);
-	CHECK(given == 10);
+	batches(&yield, 10, 100000, 300000);
+	CHECK(given == 11);
 }
 
 static void test_programs_that_compute(void)
@@ -124,7 +134,8 @@ static void test_the_machine_stood_still(void)
 
 	batches(&yield, 1, 50000, HOUR_NS);
 	takes_ns = 4000000;
-	(void)second_of(&yield, 50000);
+	for (int i = 0; i < 3; i++)
+		(void)second_of(&yield, 50000);
 	CHECK(given == 24 && !yield_is_cheap(&yield, now_ns));
 	CHECK(yield.again_ns <= now_ns + YIELD_REST * (YIELD_MOST_NS + 23 * 4000000LL));
 }
@@ -136,7 +147,7 @@ static void test_the_real_one(void)
 	yield_init(&yield);
 	CHECK(yield_is_cheap(&yield, yield.clock()));
 	yield_core(&yield);
-	CHECK(yield.again_ns == 0 || yield.again_ns > yield.clock()); /* this machine may be busy */
+	CHECK(yield.again_ns == 0 || yield.credits < YIELD_CREDITS); /* this machine may be busy */
 }
 
 int main(void)
