@@ -163,8 +163,8 @@ def section(document: Document, markdown: Callable[[list[str], list[list[str]]],
     return (
         "## Restart, upgrade, crash\n\n"
         f"`make bench ARGS=--restart`, pod to pod on a {document['link']} link. {skipped}\n\n{what}\n"
-        "A stream of datagrams, watched across each event by itself. Where fewer came a second than there were to be, but "
-        "none was lost, the sender was not given the processor for more: all cores are full then. A gap is the "
+        "A stream of datagrams, watched across each event by itself. *came* is what came of it in a second. Where that "
+        "is less than it should be, and none was lost, all cores were full and the sender had to wait. A gap is the "
         "longest time that a datagram was under way, or the longest stretch that never came. *nothing* is the same "
         "stream watched for as long as an upgrade takes, without one: what the machine does to it by itself:\n\n"
         + markdown(HEADER, rows(document, "stream"))

@@ -119,12 +119,12 @@ def udp(  # noqa: PLR0913  (these are iperf3's own options, and one of ours)
 
     `urgent`: the server goes before other programs and has a large buffer, so that it loses as little as it can.
     """
-    options = ["--window", str(_window_bytes())] if urgent else []
+    options = ["--window", str(window_bytes())] if urgent else []
     options += ["--udp", "--bitrate", rate, "--length", str(payload_bytes), *(["--reverse"] if reverse else [])]
     return _run(way, seconds, options, parse.iperf_udp, urgent=urgent)
 
 
-def _window_bytes() -> int:
+def window_bytes() -> int:
     """What the kernel grants of WINDOW_BYTES to both ends; iperf3 gives up when it is granted less than it asks for."""
     granted = WINDOW_BYTES
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as tried:
