@@ -128,7 +128,7 @@ test-packages: bench-packages setup
 # In guests under software emulation, a core each, see tests/kernels/README.md. C programs are built here and run there.
 KERNEL ?= 6.1 6.12
 MINUTES ?= 180
-test-kernels: test-packages kernel-packages $(C_TEST_PROGRAMS) $(TSAN_TEST_PROGRAMS) ## tests on Debian's stock kernels, emulated (KERNEL=6.1 ARGS=tests/netns/test_ipv6.py)
+test-kernels: test-packages kernel-packages $(C_TEST_PLAIN_PROGRAMS) ## tests on Debian's stock kernels, emulated (KERNEL=6.1 ARGS=tests/netns/test_ipv6.py)
 	@failed=$$(mktemp); for kernel in $(KERNEL); do \
 		{ $(BIN)/python tests/kernels "$$kernel" --minutes $(MINUTES) $${RUN:+--run "$$RUN"} $(ARGS) || \
 		echo "$$kernel" >>"$$failed"; } 2>&1 | sed -u "s/^/$$kernel| /" & \

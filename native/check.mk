@@ -3,6 +3,7 @@
 #   native-check   the C files without a warning under gcc, and under clang where there is one
 #   c-test         tests/c/test_*.c with the address and undefined-behaviour sanitizers, tests/c/plain_*.c without
 #   c-test-tsan    tests/c/tsan_*.c with the thread sanitizer
+#   c-test-plain   what c-test runs, without sanitizers: for other kernels, where emulation makes everything slow
 #   c-test-arm64   tests/c/test_*.c for aarch64, under qemu-user
 #   fuzz           tests/fuzz/fuzz_*.c for T seconds each; needs clang
 #
@@ -23,6 +24,7 @@ C_TESTS := $(patsubst tests/c/%.c,%,$(wildcard tests/c/test_*.c))
 PLAIN_TESTS := $(patsubst tests/c/%.c,%,$(wildcard tests/c/plain_*.c))
 TSAN_TESTS := $(patsubst tests/c/%.c,%,$(wildcard tests/c/tsan_*.c))
 C_TEST_PROGRAMS := $(C_TESTS:%=$(CHECK_BUILD)/asan/run/%) $(PLAIN_TESTS:%=$(CHECK_BUILD)/plain/run/%)
+C_TEST_PLAIN_PROGRAMS := $(patsubst %,$(CHECK_BUILD)/plain/run/%,$(C_TESTS) $(PLAIN_TESTS))
 ARM64_GUEST_PROGRAMS := $(PLAIN_TESTS:%=$(CHECK_BUILD)/aarch64/run/%)
 TSAN_TEST_PROGRAMS := $(TSAN_TESTS:%=$(CHECK_BUILD)/tsan/run/%)
 # qemu-user knows no bpf(), which test_steer is about, no error queues of sockets (IP_RECVERR), which test_udp_io is
@@ -31,7 +33,7 @@ ARM64_TESTS := $(filter-out test_steer test_udp_io,$(C_TESTS))
 CROSS := aarch64-linux-gnu-gcc
 FUZZERS := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
 
-.PHONY: native-check c-test c-test-tsan c-test-arm64 fuzz
+.PHONY: native-check c-test c-test-tsan c-test-plain c-test-arm64 fuzz
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -87,6 +89,9 @@ c-test: $(C_TEST_PROGRAMS)
 	$(call run_all,$^,setarch -R)
 
 c-test-tsan: $(TSAN_TEST_PROGRAMS)
+	$(call run_all,$^,setarch -R)
+
+c-test-plain: $(C_TEST_PLAIN_PROGRAMS)
 	$(call run_all,$^,setarch -R)
 
 # The same programs for another processor, whose byte order is ours and whose vector unit and memory order are not.

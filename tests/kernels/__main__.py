@@ -43,7 +43,7 @@ def main() -> int:
         return 2
     tests = more or list(WHOLE)
     pytest = shlex.join([guest.python, *PYTEST, *tests])
-    command = options.run or (pytest if more else f"make c-test c-test-tsan && {pytest}")
+    command = options.run or (pytest if more else f"make c-test-plain && {pytest}")
     _compile([] if options.run else tests)
     with tempfile.TemporaryDirectory(prefix="guest-", dir=guest.root / "tmp") as directory:
         return _run(guest, command, Path(directory), options.minutes)
