@@ -3,8 +3,8 @@
  *   gap receive ADDRESS PORT SECONDS [PER_S]          prints what came, what was lost, the pause in nanoseconds, how many
  *                                                     came late (behind a later one), and the nanoseconds from the
  *                                                     first to the last, after that time or when SIGTERM comes
- *   gap send SOURCE ADDRESS PORT SECONDS [PER_S]      sends so many datagrams a second, 5000 where nothing is said; fewer where
- *                                                     it is not given the processor for that
+ *   gap send SOURCE ADDRESS PORT SECONDS [PER_S]      sends so many datagrams a second, 5000 where nothing is said; fewer
+ *                                                     where it is not given the processor for that
  *
  * Both ends run on one machine and share its clock, so each datagram carries the time it left. The pause is the longest
  * time that one was under way, or the length of the longest stretch that never came, whichever is longer: a sender

@@ -1,7 +1,7 @@
 """TCP and UDP packets of flows by hand, super-packets by hand, and what a kernel makes of one.
 
 Owns the arithmetic of segmentation in its plainest form, and the question whether two packets belong to one flow. Knows
-no hosts and no daemons. Builds on `packets`.
+no hosts and no daemons. Builds on `packets` and `linux`.
 """
 
 import random
@@ -9,6 +9,7 @@ import socket
 import struct
 from dataclasses import dataclass, field, replace
 
+import linux
 import packets
 from packets import DONT_FRAGMENT, MORE_FRAGMENTS, TCP, UDP
 
@@ -18,6 +19,8 @@ FIN, SYN, RST, PSH, ACK, URG, ECE, CWR = (1 << bit for bit in range(8))
 NEEDS_CSUM, GSO_NONE, GSO_TCPV4, GSO_UDP_L4, GSO_ECN = 1, 0, 1, 5, 0x80
 SOL_PACKET, PACKET_VNET_HDR = 263, 15
 """linux/socket.h and linux/if_packet.h; Python does not know them."""
+UDP_TOO = linux.at_least(6, 2)
+"""Whether packet sockets and TUN devices know super-packets of UDP; what does not is refused with EINVAL."""
 CHECKSUM_AT = {TCP: 16, UDP: 6}
 Flow = tuple[str, int, str, int]
 
