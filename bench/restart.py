@@ -132,7 +132,7 @@ def rows(document: Document, under: str) -> list[list[str]]:
         counted = [str(sum(it[name] for it in seen)) for name in (first, second)]
         spans = [f"{1000 * value:.1f} ms" for value in (max(gaps), median(gaps))]
         came = [it["came"] / it["span_s"] for it in seen if it.get("span_s")]
-        speed = [f"{series['rate']:,}", f"{median(came):,.0f}"] if came else []
+        speed = [f"{series['rate']:,}", f"{median(came):,.0f}" if came else "-"] if under == "stream" else []
         found.append([series["system"], series["event"], *speed, str(len(seen)), *counted, *spans])
     return found
 
@@ -163,8 +163,8 @@ def section(document: Document, markdown: Callable[[list[str], list[list[str]]],
     return (
         "## Restart, upgrade, crash\n\n"
         f"`make bench ARGS=--restart`, pod to pod on a {document['link']} link. {skipped}\n\n{what}\n"
-        "A stream of datagrams, watched across each event by itself. *came* is what came of it in a second. Where that "
-        "is less than it should be, and none was lost, all cores were full and the sender had to wait. A gap is the "
+        "A stream of datagrams, watched across each event by itself. *came* is what came of it in a second (-: not "
+        "recorded). Where that is less than it should be, and none was lost, all cores were full. A gap is the "
         "longest time that a datagram was under way, or the longest stretch that never came. *nothing* is the same "
         "stream watched for as long as an upgrade takes, without one: what the machine does to it by itself:\n\n"
         + markdown(HEADER, rows(document, "stream"))
