@@ -127,7 +127,9 @@ static void send_all(int fd, const char *address, const char *port, int64_t end_
 		int64_t due_ns = begin_ns + d.number * interval_ns;
 		struct timespec due = { due_ns / SECOND_NS, due_ns % SECOND_NS };
 
-		clock_nanosleep(CLOCK_REALTIME, TIMER_ABSTIME, &due, NULL);
+		/* The kernel arms a timer and takes the core away even for a time that is past: tens of microseconds. */
+		if (due_ns > now_ns())
+			clock_nanosleep(CLOCK_REALTIME, TIMER_ABSTIME, &due, NULL);
 		d.sent_ns = now_ns();
 		sendto(fd, &d, sizeof(d), 0, (struct sockaddr *)&to, sizeof(to));
 	}
