@@ -41,6 +41,8 @@ HEADER_TCP = ["system", "event", "times", "connections lost", "connects failed",
 RESULT = surroundings.ROOT / "bench" / "results" / "restart.json"
 GAP_MAX_S, STALL_MAX_S = 0.020, 0.500
 """What is promised of an upgrade, and of a kill whose fds are kept."""
+CAME_MIN = 0.95
+"""The share of a stream that has to come across upgrades, or its row is not of the rate that it names."""
 
 Document = dict[str, Any]
 
@@ -131,10 +133,14 @@ def rows(document: Document, under: str) -> list[list[str]]:
         gaps = [max(it[gap], it.get("connect_s", 0.0)) for it in seen]
         counted = [str(sum(it[name] for it in seen)) for name in (first, second)]
         spans = [f"{1000 * value:.1f} ms" for value in (max(gaps), median(gaps))]
-        came = [it["came"] / it["span_s"] for it in seen if it.get("span_s")]
-        speed = [f"{series['rate']:,}", f"{median(came):,.0f}" if came else "-"] if under == "stream" else []
+        speed = [f"{series['rate']:,}", f"{came(seen):,.0f}"] if under == "stream" else []
         found.append([series["system"], series["event"], *speed, str(len(seen)), *counted, *spans])
     return found
+
+
+def came(seen: list[dict[str, Any]]) -> float:
+    """Datagrams a second."""
+    return median(it["came"] / it["span_s"] for it in seen)
 
 
 def broken(document: Document) -> list[str]:
@@ -146,6 +152,8 @@ def broken(document: Document) -> list[str]:
         if (series["system"], series["event"], series["under"]) == ("udp", "upgrade", "stream"):
             if lost := sum(it["lost"] for it in seen):
                 found.append(f"{where}: {lost} lost")
+            if (per_s := came(seen)) < CAME_MIN * series["rate"]:
+                found.append(f"{where}: {per_s:,.0f} came")
             if (gap := max(it["pause_s"] for it in seen)) > GAP_MAX_S:
                 found.append(f"{where}: a gap of {1000 * gap:.1f} ms")
         if (series["system"], series["event"], series["under"]) == ("udp, fds kept", "kill", "connections"):
@@ -163,8 +171,8 @@ def section(document: Document, markdown: Callable[[list[str], list[list[str]]],
     return (
         "## Restart, upgrade, crash\n\n"
         f"`make bench ARGS=--restart`, pod to pod on a {document['link']} link. {skipped}\n\n{what}\n"
-        "A stream of datagrams, watched across each event by itself. *came* is what came of it in a second (-: not "
-        "recorded). Where that is less than it should be, and none was lost, all cores were full. A gap is the "
+        "A stream of datagrams, watched across each event by itself. *came* is what came of it in a second. "
+        "Where that is less than it should be, and none was lost, all cores were full. A gap is the "
         "longest time that a datagram was under way, or the longest stretch that never came. *nothing* is the same "
         "stream watched for as long as an upgrade takes, without one: what the machine does to it by itself:\n\n"
         + markdown(HEADER, rows(document, "stream"))
