@@ -140,7 +140,7 @@ def rows(document: Document, under: str) -> list[list[str]]:
 
 def came(seen: list[dict[str, Any]]) -> float:
     """Datagrams a second."""
-    return median(it["came"] / it["span_s"] for it in seen)
+    return float(median(it["came"] / it["span_s"] for it in seen))
 
 
 def broken(document: Document) -> list[str]:
