@@ -20,7 +20,7 @@ LAST_S = 10.0
 """What the last datagrams may take to arrive on a busy machine."""
 NUMBER = struct.Struct("!I")
 SO_RCVBUFFORCE = 33
-"""linux/socket.h; whatever the host's rmem_max is, a minute's datagrams wait here until somebody looks."""
+"""asm-generic/socket.h; whatever the host's rmem_max is, a minute's datagrams wait here until somebody looks."""
 
 
 class Probe:

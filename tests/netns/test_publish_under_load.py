@@ -19,6 +19,7 @@ from itertools import pairwise
 import packets
 import pytest
 from counted import Tally
+from probe import SO_RCVBUFFORCE
 
 from bench.lab.daemon import PORT, Overlay
 from bench.lab.topology import Host, Lab
@@ -126,7 +127,7 @@ def flowing(a: Host, b: Host, c: Host) -> Iterator[Traffic]:
             )
         }
         for made in receivers.values():
-            made.setsockopt(socket.SOL_SOCKET, 33, 64 << 20)  # SO_RCVBUFFORCE
+            made.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 64 << 20)
         traffic = Traffic(sender, {"b": b.pod_address, "c": c.pod_address, "moved": MOVED}, receivers)
         try:
             yield traffic

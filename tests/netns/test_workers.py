@@ -14,6 +14,7 @@ from pathlib import Path
 
 import packets
 import pytest
+from probe import SO_RCVBUFFORCE
 
 from bench.lab.daemon import Overlay
 from bench.lab.topology import Lab
@@ -25,7 +26,6 @@ NUMBER = struct.Struct("!II")
 SECONDS = 2.0
 ENOUGH, DEADLINE_S = 1000, 60.0
 PORT = 9000
-SO_RCVBUFFORCE = 33
 
 
 @pytest.fixture(scope="module")
