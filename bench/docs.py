@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import busy_page, plots, profile, restart, scale_page, show, slow_peer, soak, surroundings, systems
+from bench import busy_page, plots, profile, restart_page, scale_page, show, slow_peer, soak, surroundings, systems
 from bench.lab.wait import LabError
 from bench.show import Index, Row
 from bench.systems import SCALED
@@ -262,7 +262,8 @@ MARKS: dict[str, Callable[[Document], str]] = {
     "merging": _recorded("udp-merging", twin(UdpMerging.name, "one by one", "merged")),
     "before": _recorded("floors", twin(UdpBefore.name, "now", "before")),
     "slow_peer": _recorded("slow-peer", slow_peer.section),
-    "restart": _recorded("restart", restart.section),
+    "restart": lambda document: _recorded("restart", restart_page.in_short)(document) or restart_page.NO_RUN,
+    "restart_all": _recorded("restart", restart_page.section),
     "through": _recorded("through-daemon", show.agreement_section),
     "versions": versions,
     "machine": machine,

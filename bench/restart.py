@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from bench import congestion, links, result, surroundings
@@ -22,6 +21,7 @@ from bench.lab.topology import Lab
 from bench.lab.wait import LabError
 from bench.programs import path as compiled
 from bench.progress import Progress
+from bench.restart_page import HEADER, HEADER_TCP, came, rows
 from bench.restart_probes import Connections, stream
 from bench.restart_systems import SYSTEMS, Restarted
 
@@ -36,8 +36,6 @@ APART_S = (0.3, 0.8)
 AFTER_S = 0.5
 UPGRADE_S, KILL_S = 6.0, 6.0
 """What each event is planned to take."""
-HEADER = ["system", "event", "a second", "came", "times", "lost", "out of order", "longest gap", "its median"]
-HEADER_TCP = ["system", "event", "times", "connections lost", "connects failed", "longest stall", "its median"]
 RESULT = surroundings.ROOT / "bench" / "results" / "restart.json"
 GAP_MAX_S, STALL_MAX_S = 0.020, 0.500
 """What is promised of an upgrade, and of a kill whose fds are kept."""
@@ -122,27 +120,6 @@ def _watched(kind: type[Restarted], rates: Sequence[int]) -> Iterator[tuple[str,
             yield under, event, rate
 
 
-def rows(document: Document, under: str) -> list[list[str]]:
-    """A row for each series of that kind."""
-    found = []
-    for series in document["series"]:
-        seen = series["seen"]
-        if series["under"] != under or not seen:
-            continue
-        first, second, gap = ("lost", "late", "pause_s") if under == "stream" else ("lost", "failed", "stall_s")
-        gaps = [max(it[gap], it.get("connect_s", 0.0)) for it in seen]
-        counted = [str(sum(it[name] for it in seen)) for name in (first, second)]
-        spans = [f"{1000 * value:.1f} ms" for value in (max(gaps), median(gaps))]
-        speed = [f"{series['rate']:,}", f"{came(seen):,.0f}"] if under == "stream" else []
-        found.append([series["system"], series["event"], *speed, str(len(seen)), *counted, *spans])
-    return found
-
-
-def came(seen: list[dict[str, Any]]) -> float:
-    """Datagrams a second."""
-    return float(median(it["came"] / it["span_s"] for it in seen))
-
-
 def broken(document: Document) -> list[str]:
     """Where it is not as it is promised; a sentence for each."""
     found = []
@@ -162,24 +139,6 @@ def broken(document: Document) -> list[str]:
             if (stall := max(it["stall_s"] for it in seen)) > STALL_MAX_S:
                 found.append(f"{where}: a stall of {1000 * stall:.0f} ms")
     return found
-
-
-def section(document: Document, markdown: Callable[[list[str], list[list[str]]], str]) -> str:
-    """The section of the page."""
-    skipped = "".join(f"Not measured: {name} ({why}). " for name, why in document["skipped"].items())
-    what = "".join(f"- *{name}*: {kind.what}\n" for name, kind in SYSTEMS.items() if name not in document["skipped"])
-    return (
-        "## Restart, upgrade, crash\n\n"
-        f"`make bench ARGS=--restart`, pod to pod on a {document['link']} link. {skipped}\n\n{what}\n"
-        "A stream of datagrams, watched across each event by itself. *came* is what came of it in a second. "
-        "Where that is less than it should be, and none was lost, all cores were full. A gap is the "
-        "longest time that a datagram was under way, or the longest stretch that never came. *nothing* is the same "
-        "stream watched for as long as an upgrade takes, without one: what the machine does to it by itself:\n\n"
-        + markdown(HEADER, rows(document, "stream"))
-        + f"\n\n{document['connections']:,} TCP connections that each say a word every two seconds, and "
-        f"{document['new_per_s']:.0f} new ones a second. A stall is the longest time that an echo or a new connection "
-        "took:\n\n" + markdown(HEADER_TCP, rows(document, "connections"))
-    )
 
 
 def main(argv: Sequence[str]) -> int:

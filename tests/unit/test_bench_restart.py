@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench import restart
+from bench import restart, restart_page
 
 GOOD = {"came": 100_000, "lost": 0, "late": 0, "pause_s": 0.012, "span_s": 2.0}
 
@@ -14,7 +14,7 @@ def document(**changed):
 
 def test_a_row_shows_what_came_in_a_second():
     row = ["udp", "upgrade", "50,000", "50,000", "1", "0", "0", "12.0 ms", "12.0 ms"]
-    assert restart.rows(document(), "stream") == [row]
+    assert restart_page.rows(document(), "stream") == [row]
 
 
 @pytest.mark.parametrize(
