@@ -60,14 +60,15 @@ class Succession:
             address = b"\0" + bytes.fromhex(request.address)
         except (msgspec.DecodeError, ValueError) as error:
             return 400, f"it does not understand the request: {error}"
-        if self._run is None or self._run.waits_for is not None:
-            return 409, "it is still starting"
+        starting = self._starting
+        if starting and (self._moves or not request.replace):
+            return 409, starting
         if self._task is not None and not self._task.done():
             return 409, "it is handing over to another one already"
         difference = self._difference(request)
         if difference and not request.replace:
             return 409, difference
-        why = difference or _foreign(request)
+        why = starting or difference or _foreign(request)
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
         try:
             connection.connect(address)
@@ -116,6 +117,15 @@ class Succession:
         if not stopped.done():
             log.warning("the udp-backend that went on with the packets has ended: starting again")
         return not stopped.done()
+
+    @property
+    def _starting(self) -> str:
+        return "it is still starting" if self._run is None or self._run.waits_for is not None else ""
+
+    @property
+    def _moves(self) -> bool:
+        """Whether packets move, if only by what another run has left: a successor might wait and move none."""
+        return self._run is not None and self._run.backend is not None
 
     def _difference(self, request: Request) -> str:
         """What the successor would do otherwise than this daemon; empty where nothing."""

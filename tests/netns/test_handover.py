@@ -143,6 +143,21 @@ def test_other_settings_replace_the_old_one_when_they_are_told_to(make_overlay):
     assert old.stop() == 0
 
 
+def test_one_that_waits_for_its_registry_is_replaced_as_well(make_overlay):
+    """It moves nothing yet: an operator who gave it a wrong address need not look for its process first."""
+    overlay = make_overlay(start=False)
+    a, _ = overlay.lab.hosts
+    old = overlay.launch(a, "--static-subnets=", "--etcd-endpoints=http://127.0.0.1:1")
+    Log(old).shows("Couldn't fetch network config", PATIENCE_S)
+    refused = overlay.launch(a)
+    assert refused.wait(PATIENCE_S) == 1
+    assert "it is still starting; stop it, add --replace" in refused.tail()
+    new = overlay.launch(a, "--replace")
+    overlay.await_ready(a)
+    assert "it is still starting" in new.stderr.read_text()
+    assert old.stop() == 0
+
+
 @pytest.mark.parametrize(
     ("changes", "told"),
     [({"Backend": {"Type": "udp", "Port": 9999}}, "(port)"), ({"Backend": {"Type": "udp", "MTU": 1400}}, "")],

@@ -331,6 +331,23 @@ def test_gc_takes_back_what_the_runtime_no_longer_has(plugin):
     del config["cni.dev/valid-attachments"]
     assert plugin.fails("GC", config) == (7, "cni.dev/valid-attachments: expected a list", "")
     assert sorted(path.name for path in plugin.state.parent.iterdir()) == ["c1", "c4"]
+    config["cni.dev/valid-attachments"] = None  # a Go program's empty list
+    assert plugin.run("GC", config, **unset) == (0, "", "")
+    assert sorted(path.name for path in plugin.state.parent.iterdir()) == ["c4"]
+
+
+def test_gc_takes_back_what_it_can(plugin):
+    """One container that cannot be taken back keeps neither the others nor the delegate's own leavings."""
+    for container in ("c1", "c2", "c3"):
+        plugin.run("ADD", CNI_CONTAINERID=container)
+    refuse = """[ "$CNI_CONTAINERID" = c2 ] && { echo '{"code": 11, "msg": "try again later"}'; exit 1; }; true"""
+    plugin.other(f"echo $CNI_COMMAND $CNI_CONTAINERID >>{plugin.folder}/seen; {refuse}")
+    config = plugin.config | {"cniVersion": "1.1.0", "cni.dev/valid-attachments": []}
+    unset = dict.fromkeys(("CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME"))
+    assert plugin.fails("GC", config, **unset)[:2] == (11, "try again later")
+    seen = (plugin.folder / "seen").read_text().split()
+    assert sorted(seen) == sorted(["DEL", "c1", "DEL", "c2", "DEL", "c3", "GC"])
+    assert [path.name for path in plugin.state.parent.iterdir()] == ["c2"]
 
 
 OLDER = r"""

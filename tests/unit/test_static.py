@@ -269,6 +269,7 @@ async def test_a_disk_that_recovers_is_asked_again(path, quick, monkeypatch):
         ),
         (None, text(ALPHA, Network="10.4.0.0/15"), "Network has changed from 10.5.0.0/16 to 10.4.0.0/15"),
         (None, text(ALPHA, SubnetLen=25), "SubnetLen has changed from 24 to 25"),
+        (None, text(ALPHA, EnableNFTables=True), "EnableNFTables has changed from False to True"),
         (
             None,
             text(ALPHA, EnableIPv6=True, IPv6Network="fd00:5::/48"),

@@ -71,6 +71,7 @@ class Config:
             document = jsontext.members(data)
         except ValueError as error:
             raise PluginError(UNDECODABLE, f"{words}{error}") from None
+        self._given = {key.lower() for key in document}
         self._values = {key.lower(): value for key, value in document.items() if value is not None}
         self.name = self._text("name", "", UNDECODABLE, words)
         if not self.name:
@@ -110,8 +111,11 @@ class Config:
 
     @property
     def valid_attachments(self) -> list[object]:
-        """Those that a GC leaves alone. Raises PluginError where they are not given: none would be left."""
-        value = self._values.get(VALID_ATTACHMENTS)
+        """Those that a GC leaves alone; null is what Go writes for none.
+
+        Raises PluginError where they are not given: none would be left.
+        """
+        value = self._values.get(VALID_ATTACHMENTS, [] if VALID_ATTACHMENTS in self._given else None)
         if not isinstance(value, list):
             raise PluginError(INVALID_CONFIG, f"{VALID_ATTACHMENTS}: expected a list")
         return value

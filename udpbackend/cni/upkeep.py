@@ -25,7 +25,7 @@ def status(config: Config) -> None:
 def collect(config: Config) -> None:
     """Takes back what is kept for containers of this network that the runtime no longer has, then lets the delegate.
 
-    Raises PluginError.
+    What fails is told in the end, and keeps nothing else from being taken back. Raises PluginError.
     """
     attachments = config.valid_attachments
     valid = {it.get("containerID") for it in attachments if isinstance(it, dict)}
@@ -33,14 +33,20 @@ def collect(config: Config) -> None:
         kept = [it for it in state.containers(config.data_dir) if it not in valid]
     except OSError as error:
         raise attachment.unkept("read", config, error) from None
+    failure: PluginError | None = None
     for container in kept:
         if _is_of(config, container):
             os.environ.update(CNI_COMMAND="DEL", CNI_CONTAINERID=container, CNI_IFNAME=IFNAME, CNI_NETNS="")
-            attachment.delete(config)
+            try:
+                attachment.delete(config)
+            except PluginError as error:
+                failure = failure or error
     for variable in ("CNI_CONTAINERID", "CNI_IFNAME", "CNI_NETNS"):
         os.environ.pop(variable, None)
     os.environ["CNI_COMMAND"] = "GC"
     _ask(config, {VALID_ATTACHMENTS: attachments})
+    if failure is not None:
+        raise failure
 
 
 def _ask(config: Config, more: dict[str, object]) -> None:

@@ -236,6 +236,7 @@ class StaticSubnets:
             ("SubnetLen", old.subnet_len, config.subnet_len),
             ("IPv6Network", *(it.ipv6 and it.ipv6.network for it in (old, config))),
             ("IPv6SubnetLen", *(it.ipv6 and it.ipv6.subnet_len for it in (old, config))),
+            ("EnableNFTables", old.nftables, config.nftables),
             ("Backend", old.backend.options, config.backend.options),
         ):
             if before != after:
