@@ -232,6 +232,11 @@ void peer_refuse_segments(struct peer *peer, int64_t until_ns)
 	atomic_store_explicit(&peer->whole_until_ns, until_ns, memory_order_relaxed);
 }
 
+void peer_refuse_all(struct peer *peer, int64_t until_ns)
+{
+	atomic_store_explicit(&peer->refused_until_ns, until_ns, memory_order_relaxed);
+}
+
 void peer_dropped(struct peer *peer, uint64_t packets, int64_t now_ns)
 {
 	atomic_fetch_add_explicit(&peer->tx_dropped, packets, memory_order_relaxed);

@@ -23,6 +23,7 @@ struct peer {
 	_Atomic uint64_t tx_dropped;          /* inner packets for which there was no room on the way to it */
 	_Atomic int64_t dropped_ns;           /* when the last of them was, CLOCK_MONOTONIC; 0 for never */
 	_Atomic int64_t whole_until_ns;       /* until then the way to it refuses UDP_SEGMENT; 0 for never */
+	_Atomic int64_t refused_until_ns;     /* until then the way to it refuses single datagrams as well; 0 for never */
 	_Atomic int64_t heard_ns;             /* last good packet, CLOCK_MONOTONIC; 0 for never */
 	uint32_t references;                  /* maps that hold it; the registry's */
 	struct peer *next;                    /* in its hash chain; the registry's */
@@ -78,6 +79,14 @@ static inline int peer_refuses_segments(const struct peer *peer, int64_t now_ns)
 }
 
 void peer_refuse_segments(struct peer *peer, int64_t until_ns); /* 0: it does not */
+
+/* Whether the way to the peer is thought to refuse datagrams one by one, too. */
+static inline int peer_refuses_all(const struct peer *peer, int64_t now_ns)
+{
+	return atomic_load_explicit(&peer->refused_until_ns, memory_order_relaxed) > now_ns;
+}
+
+void peer_refuse_all(struct peer *peer, int64_t until_ns);
 
 /* Counts packets dropped for want of room on the way to the peer. */
 void peer_dropped(struct peer *peer, uint64_t packets, int64_t now_ns);

@@ -19,6 +19,8 @@
 #include "transmit_done.h"
 #include "transmit_path.h"
 
+#define DROPPED 1
+
 static const enum stat_id fault_counter[] = {
 	[PACKET_SHORT] = STAT_tx_drop_short,
 	[PACKET_VERSION] = STAT_tx_drop_version,
@@ -81,6 +83,7 @@ static void end_batch(struct transmit *t)
 {
 	t->count = t->position.packet = t->position.segment = t->cut_done_bytes = 0;
 	t->blocked_since_ns = 0;
+	t->alone = 0;
 	atomic_store_explicit(&t->in_flight, 0, memory_order_relaxed);
 }
 
@@ -170,9 +173,12 @@ static int ask(struct transmit *t, uint32_t number, int64_t now_ns)
 
 /* Whether the number of datagrams may be why a message was refused: then fewer are asked for from now on. How many the
  * kernel takes is the socket's knowledge; that the way to a peer takes one at a time only (no checksum offload, xfrm) is
- * the peer's, and is forgotten after a while. Where a datagram alone is refused as well, it was something else. */
+ * the peer's, and is forgotten after a while. Where a datagram alone is refused as well, it was something else; where
+ * that happens again and again, each trial would compose all that is left anew, and no other peer gets its turn. */
 static bool downgrade(struct transmit *t, const struct transmit_run *run, int error, int64_t now_ns)
 {
+	if (peer_refuses_all(run->peer, now_ns))
+		return false;
 	if (udp_io_downgrade(run->udp, run->datagrams, error))
 		return true;
 	if (run->datagrams > 1 && udp_io_refuses_segments(error)) {
@@ -183,15 +189,19 @@ static bool downgrade(struct transmit *t, const struct transmit_run *run, int er
 	if (run->peer->address_be == t->unsure_be) {
 		peer_refuse_segments(run->peer, 0);
 		t->unsure_be = 0;
+		if (++t->alone >= TRANSMIT_ALONE)
+			peer_refuse_all(run->peer, now_ns + TRANSMIT_ALONE_NS);
 	}
 	return false;
 }
 
 /* The kernel refused the first message not yet taken. Either the batch is to be composed anew, or its datagrams go.
- * Returns 0, or -EAGAIN when the socket is full. */
+ * Returns DROPPED when they went and what is composed behind them can be sent as it is, 0 when it is to be composed anew,
+ * or -EAGAIN when the socket is full. */
 static int refused(struct transmit *t, uint32_t number, int error, int64_t now_ns)
 {
 	const struct transmit_run *run = &t->runs[number];
+	bool unsure = run->peer->address_be == t->unsure_be; /* then what follows was composed one by one for its sake */
 
 	if (downgrade(t, run, error, now_ns)) {
 		stats_add(t->stats, STAT_tx_gso_refused, 1);
@@ -206,7 +216,7 @@ static int refused(struct transmit *t, uint32_t number, int error, int64_t now_n
 	}
 	transmit_drop_by_errno(t, run->udp, run->peer, error, run->datagrams, now_ns);
 	transmit_advance(t, run->end);
-	return 0;
+	return unsure ? 0 : DROPPED;
 }
 
 /* Sends what is composed. Returns 0 when all is dealt with or to be composed anew, -EAGAIN when the socket is full. */
@@ -222,13 +232,13 @@ static int send_runs(struct transmit *t, int64_t now_ns)
 		while (end < t->runs_count && t->runs[end].udp == udp && t->runs[end].may_fragment == t->runs[done].may_fragment)
 			end++;
 		sent = udp_io_send(udp, &t->messages[done], end - done, t->runs[done].may_fragment);
-		if (sent == -ENOBUFS) { /* says nothing about the messages behind it: they need no composing anew */
-			transmit_drop_by_errno(t, udp, t->runs[done].peer, sent, t->runs[done].datagrams, now_ns);
-			transmit_advance(t, t->runs[done++].end);
-			continue;
-		}
-		if (sent < 0 && sent != -EAGAIN)
+		if (sent < 0 && sent != -EAGAIN) {
 			sent = refused(t, done, sent, now_ns);
+			if (sent == DROPPED) {
+				done++;
+				continue;
+			}
+		}
 		if (sent == -EAGAIN)
 			t->full_fd = udp->fd;
 		if (sent <= 0)

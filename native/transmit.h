@@ -24,6 +24,8 @@
 #define TRANSMIT_PATH_MTU_ASK_NS 3000000000LL /* the kernel may know better at once, and is asked again after so long */
 #define TRANSMIT_IPV6_LEAST_BYTES 1280 /* RFC 8200, 5: what every IPv6 link takes */
 #define TRANSMIT_SEGMENT_NS 30000000000LL /* a path that refused UDP_SEGMENT is asked again after so long */
+#define TRANSMIT_ALONE 4 /* so many datagrams of a batch refused alone: it is not their number, as with a blackhole route */
+#define TRANSMIT_ALONE_NS 1000000000LL /* for so long it is not asked again whether fewer would pass */
 #define TRANSMIT_SOCKETS_MAX LANES_PORTS_MAX
 #define TRANSMIT_READ_BYTES (TRANSMIT_BATCH_BYTES + 65536 + 160) /* a multiple of 64: the first run begins a cache line */
 #define TRANSMIT_PACKED_BYTES (TRANSMIT_READ_BYTES + TRANSMIT_DATAGRAMS * SEGMENT_HEADERS_MAX) /* all that is composed */
@@ -70,6 +72,7 @@ struct transmit {
 	int64_t blocked_since_ns; /* when the socket last refused without taking any; 0 when it is not full */
 	int full_fd;              /* the socket that refused, while blocked */
 	uint32_t unsure_be;       /* the peer last taken to refuse UDP_SEGMENT, until a datagram alone has shown it right; or 0 */
+	uint32_t alone;           /* datagrams of this batch that were refused alone, after their run was */
 	_Atomic uint32_t in_flight; /* segments still to be sent, for other threads, when a call ends */
 	struct transmit_packet packets[TRANSMIT_PACKETS];
 

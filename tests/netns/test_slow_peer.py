@@ -53,6 +53,22 @@ def test_others_lose_nothing(able, arguments):
         assert traffic.ping(c.pod, a.pod_address, count=PINGS).received == PINGS
 
 
+@pytest.mark.parametrize("kind", ["blackhole", "unreachable"])
+def test_a_peer_that_no_datagram_reaches_costs_the_others_nothing(able, kind):
+    """The kernel says EINVAL of a blackhole route, as of too many segments: it is not asked again for each datagram."""
+    with Lab(3) as lab, Overlay(lab) as overlay:
+        overlay.start_all()
+        a, b, c = lab.hosts
+        a.namespace.run("ip", "route", "add", kind, f"{b.address}/32")
+        tally = Tally(overlay, a)
+        with slow.flooded(a, b.pod_address, segmented=True, pause_s=0.0001):
+            until(lambda: sum(tally.grown("tx_drop").values()) > 0, DEADLINE_S, "nothing was dropped for b")
+            for _ in range(ROUNDS):
+                found = traffic.ping(a.pod, c.pod_address, count=PINGS)
+                assert (found.sent, found.received) == (PINGS, PINGS)
+        overlay.stop_all()
+
+
 def test_what_a_qdisc_drops_is_counted_for_the_peer_and_the_verdict_heals(able):
     """Small packets reach the qdisc's limit before the lane's."""
     with three_hosts() as (overlay, a, b, _):
