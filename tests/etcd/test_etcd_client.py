@@ -5,6 +5,7 @@ import time
 from contextlib import aclosing, asynccontextmanager
 
 import pytest
+from between import Lagging
 from etcd_server import Authority, Etcd
 from free_ports import free_ports
 
@@ -173,6 +174,25 @@ async def test_the_only_endpoint_answers_again(etcd, caplog, monkeypatch):
 
 async def away(_work):
     raise AwayError("gone")
+
+
+async def test_a_member_that_is_behind_is_left_and_its_watches_go_on(etcd, prefix):
+    async with Lagging(etcd.endpoints[0]) as lagging, connected([lagging.endpoint, *etcd.endpoints]) as client:
+        client._index = 0
+        async with aclosing(client.watch(prefix.encode(), 0)) as batches:
+            await anext(batches)
+            lease = await client.lease_grant(60)
+            assert (await client.put_if(f"{prefix}/a".encode(), b"1", lease, 0)).succeeded
+            assert client.endpoint == etcd.endpoints[0]
+            assert [event.kv.value for event in (await anext(batches)).events] == [b"1"]
+        await client.lease_revoke(lease)
+        assert lagging.refused == 1
+
+
+async def test_a_member_that_is_behind_and_alone_is_named(etcd):
+    async with Lagging(etcd.endpoints[0]) as lagging, connected([lagging.endpoint]) as client:
+        with pytest.raises(RegistryError, match=f"etcd {lagging.endpoint}: too many requests"):
+            await client.lease_grant(60)
 
 
 async def test_tls_with_a_certificate_authority_alone(authority):

@@ -5,7 +5,7 @@ import logging
 import re
 import time
 
-from doubled import Doubled
+from between import Doubled
 from etcd_server import Etcd
 from node import DEADLINE_S, Cable, Scene, until, value
 

@@ -41,13 +41,16 @@ REFUSALS = frozenset(
         StatusCode.ALREADY_EXISTS,
         StatusCode.PERMISSION_DENIED,
         StatusCode.UNAUTHENTICATED,
-        StatusCode.RESOURCE_EXHAUSTED,
         StatusCode.FAILED_PRECONDITION,
         StatusCode.OUT_OF_RANGE,
         StatusCode.DATA_LOSS,
     }
 )
-"""An answer of etcd's that every member would give; all else may go better elsewhere."""
+"""An answer of etcd's that every member would give; all else may go better elsewhere.
+
+RESOURCE_EXHAUSTED is not one: "too many requests" is said by a member that is itself behind with applying. A full
+database is told with it, too, and to ask every member about that does no harm.
+"""
 
 REQUIRE_LEADER = ("hasleader", "true")
 """Metadata: a member that knows of no leader says so at once, and ends watches, instead of keeping us waiting."""
