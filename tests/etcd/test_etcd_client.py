@@ -96,6 +96,16 @@ async def test_many_keys_come_in_pages_of_one_revision(client, prefix, etcd):
     assert (await client.get_prefix(f"{prefix}/none/".encode())).items == ()
 
 
+async def test_keys_are_read_as_they_were_until_that_is_forgotten(client, prefix, etcd):
+    first = await client.put_if(f"{prefix}/k/a".encode(), b"1", 0, 0)
+    second = await client.put_if(f"{prefix}/k/a".encode(), b"2", 0, first.revision)
+    past = await client.get_prefix(f"{prefix}/k/".encode(), first.revision)
+    assert (past.revision, [kv.value for kv in past.items]) == (first.revision, [b"1"])
+    etcd.ctl("compaction", str(second.revision))
+    with pytest.raises(CompactedError, match="required revision has been compacted"):
+        await client.get_prefix(f"{prefix}/k/".encode(), first.revision)
+
+
 async def test_a_watch_tells_changes_from_its_revision_on(client, prefix):
     lease = await client.lease_grant(60)
     first = await client.put_if(f"{prefix}/s/a".encode(), b"1", lease, 0)

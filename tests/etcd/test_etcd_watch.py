@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import re
 import time
 
 from between import Doubled
@@ -113,8 +112,8 @@ async def test_a_compaction_between_list_and_watch(scene, monkeypatch):
     node = scene.node()
     listed, client, get_prefix = [], node.manager._client, node.manager._client.get_prefix
 
-    async def get_prefix_and_compact(prefix):
-        listing = await get_prefix(prefix)
+    async def get_prefix_and_compact(prefix, revision=0):
+        listing = await get_prefix(prefix, revision)
         if prefix.endswith(b"/subnets/") and hasattr(node, "lease"):
             listed.append(listing.revision)
             if len(listed) == 1:
@@ -180,29 +179,6 @@ async def test_etcd_restarted(own_scene):
         assert not node.running.done()
 
 
-async def test_etcd_emptied(own_scene, caplog):
-    """Our key is back at once; the others, who may need a day for it, are not dropped."""
-    own_scene.peer(7)
-    own_scene.peer(8)
-    async with own_scene.node() as node:
-        await node.sees("10.5.7.0/24", "10.5.8.0/24")
-        await asyncio.to_thread(own_scene.etcd.empty)
-        await until(lambda: own_scene.get(node.key) == value("192.0.2.1"), "our key is back")
-        own_scene.peer(7)
-        own_scene.peer(9)
-        await node.sees("10.5.7.0/24", "10.5.8.0/24", "10.5.9.0/24")
-        own_scene.delete("10.5.7.0-24")
-        await node.sees("10.5.8.0/24", "10.5.9.0/24")
-        own_scene.put("10.5.20.0-24", value("192.0.2.8"))
-        await node.sees("10.5.9.0/24", "10.5.20.0/24")
-        await until(lambda: "/coreos.com/network/config is gone" in node.degraded, "it needs a configuration")
-        own_scene.configure()
-        await node.is_well()
-        assert own_scene.etcd.leases() == [node.manager._keeper.own.lease_id]
-    [told] = [it.message for it in caplog.records if "lost its data" in it.message]
-    assert re.search("missing leases, kept for 24 h: [12]$", told)  # one, if another is quicker to be back
-
-
 async def test_the_member_we_watch_is_killed(able, tmp_path):
     with Etcd(members=3) as etcd:
         scene = Scene(etcd, "/coreos.com/network", tmp_path)
@@ -240,24 +216,3 @@ async def test_a_cluster_without_a_leader(able, tmp_path):
             await node.is_well()
             assert all("10.5.7.0/24" in node.subnets(it) for it in node.snapshots)
             assert not node.running.done()
-
-
-async def test_an_older_copy_is_restored(own_scene, tmp_path, caplog):
-    """It comes with the cluster's id and overtakes the old revision before we look; who came later is kept."""
-    etcd, copy = own_scene.etcd, tmp_path / "copy"
-    own_scene.peer(7)
-    async with Cable(etcd.endpoints[0]) as cable, own_scene.node(cable.endpoint) as node:
-        await node.sees("10.5.7.0/24")
-        etcd.ctl("snapshot", "save", str(copy))
-        own_scene.peer(8)
-        own_scene.delete("10.5.7.0-24")
-        await node.sees("10.5.8.0/24")
-        cable.cut()
-        await until(lambda: node.degraded, "it notices")
-        await asyncio.to_thread(etcd.restore, copy)
-        for number in (9, 10, 11):
-            own_scene.peer(number)
-        cable.mend()
-        await node.sees(*(f"10.5.{number}.0/24" for number in (7, 8, 9, 10, 11)))
-        assert not node.running.done()
-    assert "missing leases, kept for 24 h: 1" in caplog.text

@@ -32,22 +32,36 @@ class Etcd:
     revision: int = 1
     cluster_id: int = 7
     store: dict = field(default_factory=dict)
+    past: dict = field(default_factory=lambda: {0: {}})
+    """The store after each change; empty: forgotten."""
 
     def put(self, name, text):
         self.revision += 1
         before = self.store.get(name)
         created, version = (before.create_revision, before.version + 1) if before else (self.revision, 1)
         self.store[name] = KeyValue(name, text, self.revision, created, version, 99)
+        self.past[self.revision] = dict(self.store)
         return Event("PUT", self.store[name])
 
     def delete(self, name):
         if self.store.pop(name, None) is None:
             return None
         self.revision += 1
+        self.past[self.revision] = dict(self.store)
         return Event("DELETE", KeyValue(name, b"", self.revision, 0, 0, 0))
+
+    def empty(self):
+        self.revision, self.store, self.past = 1, {}, {0: {}}
 
     def list(self):
         return Range(self.revision, self.cluster_id, tuple(self.store[name] for name in sorted(self.store)))
+
+    def at(self, revision):
+        """The list of then; None if it is forgotten."""
+        if not self.past:
+            return None
+        store = self.past[max(it for it in self.past if it <= revision)]
+        return Range(revision, self.cluster_id, tuple(store.values()))
 
 
 class Watched:
@@ -70,7 +84,10 @@ class Watched:
         self.do(self.etcd.delete(key(name)))
 
     def list(self):
-        return self.view.listed(self.etcd.list(), self.now)
+        """What shows a reset, as for whoever follows etcd."""
+        listing = self.etcd.list()
+        past = self.etcd.at(self.view.revision) if self.view.wants_past(listing) else None
+        return self.view.listed(listing, self.now, past)
 
     def settled(self):
         """Whether anything has changed."""

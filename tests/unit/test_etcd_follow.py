@@ -51,8 +51,15 @@ class Script:
         self._turns = list(turns)
         self.watched = []
         self.closed = 0
+        self.pasts, self.asked = [], []
+        """What it says of an earlier revision, one after the other, and of which it was asked."""
 
-    async def get_prefix(self, _prefix):
+    async def get_prefix(self, _prefix, revision=0):
+        if revision:
+            self.asked.append(revision)
+            if isinstance(past := self.pasts.pop(0), Exception):
+                raise past
+            return past
         listing, self._said = self._turns.pop(0) if self._turns else (None, ())
         if listing is None:
             await asyncio.Event().wait()
@@ -216,6 +223,21 @@ async def test_revisions_grow_through_a_reset(caplog):
     assert scene.observer.told == [("listed", 500, 0, False), ("listed", 4, 500, True)]
     [told] = [it.message for it in caplog.records if "lost its data" in it.message]
     assert told.endswith("its revision was 500 and is 4; missing leases, kept for 24 h: 1")
+
+
+async def test_nobody_is_dropped_before_etcd_has_said_what_it_knew():
+    """Once for a list that lacks a lease; those that lack none ask nothing."""
+    one, two = lease(1, 3), lease(2, 4)
+    turns = [(Range(5, 1, (one, two)), [batch(5), AWAY]), (Range(9, 1, (one, two)), [batch(9), AWAY])]
+    scene = Scene(*turns, (Range(12, 1, (one,)), [batch(12), batch(13, put(3, 13))]))
+    scene.script.pasts = [AWAY, AWAY, Range(9, 1, (one,))]
+    found = await scene.collect(lambda it: it.revision >= 13)
+    assert [len(it.leases) for it in found] == [3, 4]
+    assert scene.script.asked == [9, 9, 9]
+    assert scene.health.degraded is None
+    again = Scene(*turns, (Range(12, 1, (one,)), []))
+    again.script.pasts = [CompactedError("compacted", 0)]
+    assert [len(it.leases) for it in await again.collect(has(2))] == [3, 2]
 
 
 async def test_our_own_key_is_told_of():

@@ -17,8 +17,7 @@ def watched():
 
 
 def emptied(watched):
-    watched.etcd.store.clear()
-    watched.etcd.revision = 1
+    watched.etcd.empty()
 
 
 def restored(watched):
@@ -28,14 +27,12 @@ def restored(watched):
 
 
 def emptied_and_grown(watched):
-    """No number has gone back any more when we look again."""
+    """By what others write: no number has gone back any more when we look again."""
     emptied(watched)
-    for i in range(20):
-        watched.etcd.put(key("10.5.77.0-24"), value(77, backend_data=b"%d" % i))
-    watched.etcd.put(key("10.5.78.0-24"), value(78))
+    watched.etcd.revision += 100
 
 
-RESETS = {"emptied": emptied, "restored": restored}
+RESETS = {"emptied": emptied, "restored": restored, "emptied and grown": emptied_and_grown}
 
 
 @pytest.mark.parametrize("loses", RESETS.values(), ids=RESETS)
@@ -71,6 +68,29 @@ def test_a_reset_shows_even_when_etcd_has_overtaken_itself(watched):
     assert "10.5.77.0-24 was changed at revision 2" in watched.list()
     watched.settled()
     assert watched.subnets() == ["10.5.1.0/24", "10.5.77.0/24", "10.5.78.0/24"]
+
+
+def test_an_older_copy_that_has_grown_shows_by_what_it_never_knew(watched):
+    watched.put("10.5.1.0-24", value(7))
+    store, past, revision = dict(watched.etcd.store), dict(watched.etcd.past), watched.etcd.revision
+    watched.put("10.5.2.0-24", value(8))
+    watched.settled()
+    watched.etcd.store, watched.etcd.past, watched.etcd.revision = store, past, revision + 100
+    assert watched.list() == (
+        f"it has another past: /coreos.com/network/subnets/10.5.2.0-24 was not so at revision {revision + 1}"
+    )
+    assert not watched.settled()
+    assert watched.view.kept == 1
+
+
+def test_what_is_missing_where_etcd_has_forgotten_its_past_is_taken_for_deleted(watched):
+    watched.put("10.5.1.0-24", value(7))
+    watched.settled()
+    watched.etcd.delete(key("10.5.1.0-24"))
+    watched.etcd.past.clear()
+    assert watched.list() is None
+    assert watched.settled()
+    assert watched.subnets() == []
 
 
 @pytest.mark.parametrize("taker", [("10.5.1.0-24", 8), ("10.5.0.0-22", 8), ("10.5.2.0-24", 7)])

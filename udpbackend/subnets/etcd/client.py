@@ -22,7 +22,7 @@ from udpbackend.errors import HostError, RegistryError
 from udpbackend.subnets.etcd.access import Access, EtcdUrl
 from udpbackend.subnets.etcd.session import AwayError, RefusedError, Session
 from udpbackend.subnets.etcd.stream import batches
-from udpbackend.subnets.etcd.values import Batch, KeyValue, Outcome, Range, after, key_value
+from udpbackend.subnets.etcd.values import Batch, CompactedError, KeyValue, Outcome, Range, after, key_value
 
 log = logging.getLogger(__name__)
 
@@ -67,13 +67,17 @@ class Client:
         answer = await self._request("kv", "Range", rpc.RangeRequest(key=key))
         return key_value(answer.kvs[0]) if answer.kvs else None
 
-    async def get_prefix(self, prefix: bytes) -> Range:
-        """All keys that begin with `prefix`, at one revision; fetched in pages."""
+    async def get_prefix(self, prefix: bytes, revision: int = 0) -> Range:
+        """All keys that begin with `prefix`, at one revision, 0 for now; fetched in pages. Raises CompactedError."""
         start, end, items = prefix, after(prefix), list[KeyValue]()
-        revision = 0
         while True:
             page = rpc.RangeRequest(key=start, range_end=end, limit=PAGE_KEYS, revision=revision)
-            answer = await self._request("kv", "Range", page)
+            try:
+                answer = await self._request("kv", "Range", page)
+            except RefusedError as error:
+                if error.code is StatusCode.OUT_OF_RANGE:
+                    raise CompactedError(str(error), 0) from None
+                raise
             items.extend(key_value(kv) for kv in answer.kvs)
             revision = revision or answer.header.revision
             if not answer.more:

@@ -13,7 +13,7 @@ from udpbackend.errors import RegistryError
 
 
 class CompactedError(RegistryError):
-    """A watch was to start at, or fell behind to, a revision that etcd has forgotten: list again, then watch on."""
+    """A revision is asked for that etcd has forgotten, or after a reset has not come to: list again, then watch on."""
 
     def __init__(self, message: str, revision: int) -> None:
         super().__init__(message)
@@ -82,3 +82,8 @@ def key_value(kv: Any) -> KeyValue:
 def after(prefix: bytes) -> bytes:
     """The first key behind all that begin with `prefix`, which ends in UTF-8 text (and so in no byte of 255)."""
     return prefix[:-1] + bytes((prefix[-1] + 1,))
+
+
+def text(key: bytes) -> str:
+    """A key in a line for people, whatever bytes it has."""
+    return key.decode(errors="backslashreplace")

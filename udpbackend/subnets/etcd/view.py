@@ -11,10 +11,8 @@ as it was (a renewal) costs less still and shows nowhere. In force is what a fre
 - Two leases may have one public IP: so a node has that moved to another subnet while its old key still lives, and both
   lead to it. It is complained of, since it may also be two nodes behind one address. With our own public IP a lease is
   left out: what is sent there would come back to us.
-- A *reset* is a list that does not continue what we have seen: another cluster id, a revision gone back, or a key that
-  has changed at a time of which we had seen everything. etcd has lost its data then, or stands on an older copy, and
-  a lease that is missing says nothing of its node. It stays in force for GRACE_S, unless its key comes back or another
-  lease takes its subnet or public IP.
+- After a *reset* (seen.py says what shows it) a lease that is missing says nothing of its node. It stays in force for
+  GRACE_S, unless its key comes back or another lease takes its subnet or public IP.
 """
 
 from __future__ import annotations
@@ -25,7 +23,8 @@ from udpbackend.errors import ConfigError
 from udpbackend.model import Lease, NetworkConfig
 from udpbackend.subnets.etcd.keys import Keys
 from udpbackend.subnets.etcd.rivals import Rivals
-from udpbackend.subnets.etcd.values import Event, KeyValue, Range
+from udpbackend.subnets.etcd.seen import Seen
+from udpbackend.subnets.etcd.values import Event, KeyValue, Range, text
 
 GRACE_S = 24 * 3600.0
 """How long a lease outlives a reset.
@@ -113,9 +112,18 @@ class View:
             moves = (before is None) == (kv.key in self._in_force)
             self._contested = self._contested or (moves and self._entries[kv.key].lease is not None)
 
-    def listed(self, listing: Range, now: float) -> str | None:
-        """Takes in a fresh list, at `now` seconds of any clock; what shows a reset, if there was one."""
-        reset = self._reset(listing)
+    def wants_past(self, listing: Range) -> bool:
+        """Whether keys that a fresh list lacks may be lost, not deleted: only what etcd says of `revision` tells."""
+        seen = self._seen()
+        return seen is not None and seen.reset_in(listing) is None and seen.lacks_in(listing)
+
+    def listed(self, listing: Range, now: float, past: Range | None = None) -> str | None:
+        """Takes in a fresh list, at `now` seconds of any clock; what shows a reset, if there was one.
+
+        `past`: what etcd says today of `revision`, where it was wanted and is not forgotten.
+        """
+        seen = self._seen()
+        reset = seen.reset_in(listing, past) if seen else None
         before, self._entries, self._rivals, self._kept = self._entries, {}, self._ours_alone(), set()
         for kv in listing.items:
             self._enter(kv, before.get(kv.key))
@@ -148,19 +156,11 @@ class View:
         rivals.add(self._own_key, self._own)
         return rivals
 
-    def _reset(self, listing: Range) -> str | None:
+    def _seen(self) -> Seen | None:
         if not self._listed:
             return None
-        if listing.cluster_id != self._cluster_id:
-            return f"its cluster id was {self._cluster_id:x} and is {listing.cluster_id:x}"
-        if listing.revision < self.revision:
-            return f"its revision was {self.revision} and is {listing.revision}"
-        for kv in listing.items:
-            known = self._entries.get(kv.key)
-            known_at = known.mod_revision if known is not None and known.kept_until is None else 0
-            if kv.mod_revision <= self.revision and kv.mod_revision != known_at:
-                return f"{_text(kv.key)} was changed at revision {kv.mod_revision}, which was another change before"
-        return None
+        there = {key: it.mod_revision for key, it in self._entries.items() if it.kept_until is None}
+        return Seen(self._cluster_id, self.revision, there)
 
     def _read(self, kv: KeyValue) -> Lease | None:
         """The lease that stands there, if there is one for us; a complaint if it cannot be read."""
@@ -173,10 +173,10 @@ class View:
             self._complain(kv.key, "read", f"left out: {error}")
             return None
         if not network.contains(lease.subnet):
-            self._complain(kv.key, "read", f"left out: {_text(kv.key)}: expected a subnet inside the Network {network}")
+            self._complain(kv.key, "read", f"left out: {text(kv.key)}: expected a subnet inside the Network {network}")
             return None
         if lease.public_ip == self._own.public_ip:
-            self._complain(kv.key, "read", f"left out: {_text(kv.key)}: its public IP {lease.public_address} is ours")
+            self._complain(kv.key, "read", f"left out: {text(kv.key)}: its public IP {lease.public_address} is ours")
             return None
         self._told.pop((kv.key, "read"), None)
         if lease.ipv6_subnet and not (ipv6 and ipv6.network.contains(lease.ipv6_subnet)):
@@ -230,7 +230,7 @@ class View:
             if key in self._kept and (rival or (same and same not in self._kept)):
                 self._remove(key)
             elif rival:
-                self._complain(key, "rival", f"left out: {_text(key)}: it overlaps {self._older(rival)}")
+                self._complain(key, "rival", f"left out: {text(key)}: it overlaps {self._older(rival)}")
             else:
                 chosen[key] = lease = self._without_taken_ipv6(key, lease, taken)
                 taken.add(key, lease)
@@ -246,18 +246,18 @@ class View:
             self._told.pop((key, "rival"), None)
             return lease
         if key not in self._kept:
-            self._complain(key, "rival", f"IPv6 left out: {_text(key)}: its IPv6 subnet overlaps {self._older(rival)}")
+            self._complain(key, "rival", f"IPv6 left out: {text(key)}: its IPv6 subnet overlaps {self._older(rival)}")
         return msgspec.structs.replace(lease, ipv6_subnet=None)
 
     def _tell_sharing(self, key: bytes, lease: Lease, other: bytes | None) -> None:
         if other is None:
             self._told.pop((key, "sharing"), None)
         else:
-            names = f"{_text(other)} and {_text(key)}"
+            names = f"{text(other)} and {text(key)}"
             self._complain(key, "sharing", f"{lease.public_address} is the public IP of {names}")
 
     def _older(self, key: bytes) -> str:
-        return f"{_text(key)}, which is {'ours' if key == self._own_key else 'older'}"
+        return f"{text(key)}, which is {'ours' if key == self._own_key else 'older'}"
 
     def _rank(self, key: bytes) -> tuple[bool, int, bytes]:
         entry = self._entries[key]
@@ -271,7 +271,3 @@ class View:
         if self._told.get((key, about)) != text:
             self._told[key, about] = text
             self._complaints.append(text)
-
-
-def _text(key: bytes) -> str:
-    return key.decode(errors="backslashreplace")

@@ -22,7 +22,7 @@ from typing import Protocol
 from udpbackend.errors import RegistryError
 from udpbackend.model import Snapshot
 from udpbackend.subnets.etcd.client import Client
-from udpbackend.subnets.etcd.health import Backoff, Health
+from udpbackend.subnets.etcd.health import Backoff, Health, persist
 from udpbackend.subnets.etcd.own import boottime
 from udpbackend.subnets.etcd.store import Store
 from udpbackend.subnets.etcd.values import Batch, CompactedError, Event, Range
@@ -136,15 +136,32 @@ class Snapshots:
         tell = partial(self._health.tell, "cannot follow the leases")
         async with aclosing(follow(self._store.client, self._store.keys.subnets, tell)) as told:
             async for said in told:
+                past = await self._past(said) if isinstance(said, Range) else None
                 async with self._lock:
-                    await (self._take_list(said) if isinstance(said, Range) else self._take_changes(said.events))
+                    await (self._take_list(said, past) if isinstance(said, Range) else self._take_changes(said.events))
                 self._health.synced()
                 if self._view.unsettled:
                     self._news.set()
 
-    async def _take_list(self, listing: Range) -> None:
+    async def _past(self, listing: Range) -> Range | None:
+        """What etcd says today of the last revision that we saw, if a list makes that a question and it remembers."""
+        async with self._lock:
+            if not await asyncio.to_thread(self._view.wants_past, listing):
+                return None
+
+        async def attempt() -> Range | None:
+            try:
+                return await self._store.client.get_prefix(self._store.keys.subnets, self._view.revision)
+            except CompactedError as error:
+                log.info("%s; leases that are missing are taken for deleted", error)
+                return None
+
+        # Missing leases are not dropped before etcd has answered.
+        return await persist(attempt, partial(self._health.tell, "cannot read what etcd knew before"))
+
+    async def _take_list(self, listing: Range, past: Range | None) -> None:
         since = self._view.revision
-        reset = await asyncio.to_thread(self._view.listed, listing, self._clock())
+        reset = await asyncio.to_thread(self._view.listed, listing, self._clock(), past)
         if reset:
             log.warning(
                 "etcd has lost its data or stands on an older copy: %s; missing leases, kept for %g h: %d",
