@@ -130,6 +130,11 @@ class Scene:
         found = json.loads(self.etcd.ctl("get", "-w", "json", f"{self.prefix}/subnets/{name}")).get("kvs")
         return found and {"value": b64decode(found[0]["value"]).decode(), "lease": found[0].get("lease", 0)}
 
+    def version(self, name):
+        """How often it was written."""
+        found = json.loads(self.etcd.ctl("get", "-w", "json", f"{self.prefix}/subnets/{name}"))
+        return found["kvs"][0]["version"]
+
     def revision(self):
         return json.loads(self.etcd.ctl("get", "x", "-w", "json"))["header"]["revision"]
 

@@ -1,11 +1,14 @@
 """What becomes of our own key in a real etcd: revoked, it ends us; lost, it is put back; taken, we start over."""
 
 import asyncio
+import logging
+from ipaddress import IPv4Address, IPv6Address
 
 from node import Cable, until, value
 
 from udpbackend.errors import LeaseRevokedError, RestartNeededError
-from udpbackend.subnets.etcd import judge, own
+from udpbackend.model import Attributes
+from udpbackend.subnets.etcd import contest, health, judge, own
 
 OURS = value("192.0.2.1")
 
@@ -120,6 +123,28 @@ async def test_a_key_written_by_somebody_else_is_made_ours_again(scene):
         scene.put(node.key, OURS.replace("null", '"2001:db8::1"'))
         await until(lambda: scene.get(node.key) == OURS, "it says what we say")
         assert not node.running.done()
+
+
+async def test_two_hosts_with_one_public_ip_say_so_until_one_goes(scene, monkeypatch, caplog):
+    """Each would make their one key say its own, as fast as etcd can write."""
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(contest, "QUIET_S", 2.0)
+    monkeypatch.setattr(health, "FIRST_PAUSE_S", 0.25)
+    monkeypatch.setattr(health, "LONGEST_PAUSE_S", 0.25)
+    words = "another host has our public IP"
+    one, two = scene.node(), scene.node()
+    for node, last in ((one, 1), (two, 2)):
+        node.attributes = Attributes(IPv4Address("192.0.2.1"), IPv6Address(f"2001:db8::{last}"))
+    async with one:
+        async with two:
+            await until(lambda: words in one.degraded and words in two.degraded, "both say so")
+            assert not one.running.done()
+            assert not two.running.done()
+        await one.is_well()
+        assert "2001:db8::1" in scene.get(one.key)
+        assert scene.version(one.key) < 30
+    told = [it.levelname for it in caplog.records if words in it.message]
+    assert told == ["WARNING", "WARNING", "INFO"]
 
 
 async def test_our_key_overwritten_by_another_node_makes_us_start_over(scene):

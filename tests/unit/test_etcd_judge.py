@@ -7,7 +7,7 @@ import pytest
 
 from udpbackend.errors import LeaseRevokedError, RegistryError
 from udpbackend.model import Lease, Prefix
-from udpbackend.subnets.etcd import health, judge
+from udpbackend.subnets.etcd import contest, health, judge
 from udpbackend.subnets.etcd.health import Health
 from udpbackend.subnets.etcd.judge import Judge
 from udpbackend.subnets.etcd.own import FOREVER, Own
@@ -19,7 +19,9 @@ AWAY = RegistryError("etcd: away")
 
 
 class Keeper:
-    """Counts how often the lease was renewed; each time the key is written at a later revision."""
+    """Counts how often the lease was renewed; each time the key is written at a later revision, or found so."""
+
+    step = 100
 
     def __init__(self, expires=DAY_S):
         self.own = self._own(10, expires)
@@ -33,7 +35,7 @@ class Keeper:
         if self.errors:
             raise self.errors.pop()
         self.renewed += 1
-        self.own = self._own(100 + self.renewed, DAY_S)
+        self.own = self._own(100 * self.renewed - 100 + self.step, DAY_S)
 
 
 class Etcd:
@@ -192,3 +194,61 @@ async def test_while_etcd_is_away_it_is_tried_again():
     case.judge.changed(event("PUT", 11))
     assert await case.verdict() == 1
     assert case.health.degraded is None
+
+
+def rewritten(case, times):
+    """Somebody writes the key after each writing of ours."""
+    for n in range(times):
+        case.judge.changed(event("PUT", 100 * n + 50))
+
+
+@pytest.fixture
+def pauses(monkeypatch):
+    """One for each pause that was made."""
+    made = []
+
+    async def pause(_backoff, spread_s=0.0):
+        made.append(spread_s)
+
+    monkeypatch.setattr(health.Backoff, "pause", pause)
+    return made
+
+
+async def test_who_writes_our_key_again_and_again_is_told_once_and_answered_with_pauses(pauses, caplog):
+    case = Case()
+    rewritten(case, contest.REWRITES - 1)
+    assert await case.verdict() == contest.REWRITES - 1
+    assert (pauses, case.health.degraded) == ([], None)
+    case = Case()
+    rewritten(case, contest.REWRITES + 2)
+    assert await case.verdict() == contest.REWRITES + 2
+    assert len(pauses) == 3
+    assert "another host has our public IP since 2" in case.health.degraded
+    assert "--public-ip" in case.health.degraded
+    assert len(caplog.records) == 1
+
+
+async def test_a_key_that_says_what_we_say_is_nobody_elses_writing(pauses):
+    case = Case()
+    case.keeper.step = 50
+    rewritten(case, contest.REWRITES + 2)
+    assert await case.verdict() == contest.REWRITES + 2
+    assert (pauses, case.health.degraded) == ([], None)
+
+
+async def test_another_writer_that_has_gone_is_forgotten(pauses, monkeypatch):
+    monkeypatch.setattr(contest, "QUIET_S", 0.05)
+    case = Case()
+    rewritten(case, contest.REWRITES)
+    running = asyncio.create_task(case.judge.run())
+    async with asyncio.timeout(10):
+        while not case.health.degraded:  # noqa: ASYNC110  (nobody signals it)
+            await asyncio.sleep(0.001)
+        while case.health.degraded:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+    case.judge.changed(event("PUT", 100 * contest.REWRITES + 50))
+    async with asyncio.timeout(10):
+        while case.keeper.renewed <= contest.REWRITES:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+    assert case.health.degraded is None, "it is counted anew"
+    running.cancel()

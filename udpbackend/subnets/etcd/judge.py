@@ -7,6 +7,7 @@
 | is missing, and etcd no longer knows why (compaction)         | it is put back                                     |
 | is missing after a reset (etcd has lost its data)             | it is put back                                     |
 | was written by somebody else                                  | it is looked at, and made ours again if it still is|
+| was written by somebody else again and again                  | likewise, but it is told, and done less often      |
 
 Whoever finds the subnet in other hands raises LeaseLostError. Owns no connection and no clock of the lease: both are
 the keeper's. What is told is judged one after the other, so that each is seen with all that was done before it.
@@ -24,6 +25,7 @@ import msgspec
 
 from udpbackend.errors import LeaseRevokedError
 from udpbackend.subnets.etcd.client import Client
+from udpbackend.subnets.etcd.contest import Contest
 from udpbackend.subnets.etcd.health import Health, persist
 from udpbackend.subnets.etcd.own import boottime
 from udpbackend.subnets.etcd.renew import Keeper
@@ -58,6 +60,7 @@ class Judge:
         self._keeper = keeper
         self._health = health
         self._clock = clock
+        self._contest = Contest(health)
         self._cases: asyncio.Queue[Case] = asyncio.Queue()
 
     def listed(self, listing: Range, since: int, reset: str | None) -> None:
@@ -76,9 +79,17 @@ class Judge:
 
     async def run(self) -> None:
         """Until cancelled. Raises LeaseRevokedError, LeaseLostError."""
-        while True:
-            case = await self._cases.get()
-            await persist(partial(self._judge, case), partial(self._health.tell, "cannot look after our lease"))
+        tell = partial(self._health.tell, "cannot look after our lease")
+        try:
+            while True:
+                case = await self._cases.get()
+                before = self._keeper.own.mod_revision
+                await persist(partial(self._judge, case), tell)
+                # Later than both: it is a writing of ours. As late as the case: the key said what we say.
+                if case.what == "written" and self._keeper.own.mod_revision > max(before, case.revision):
+                    await self._contest.undone()
+        finally:
+            self._contest.close()
 
     async def _judge(self, case: Case) -> None:
         # Our own writing is told too, perhaps before the keeper knows that it has succeeded: to look costs little.
