@@ -60,6 +60,8 @@ class Fault:
     times: int = 1
     after: int = 0
     """Requests of the kind to let pass before."""
+    retry_after: str = ""
+    """The header Retry-After."""
 
 
 @dataclass(eq=False)
@@ -157,9 +159,9 @@ class KubeApi:
         """Tells the watchers how far they are."""
         self._tell({"type": "BOOKMARK", "object": {"kind": "Node", "metadata": {"resourceVersion": str(self.version)}}})
 
-    def fail(self, kind, code=0, message="", times=1, after=0):
-        """Makes the next requests of a kind fail."""
-        self._faults.append(Fault(kind, code, message, times, after))
+    def fail(self, kind, code=0, message="", **more):
+        """Makes the next requests of a kind fail; `more` of Fault."""
+        self._faults.append(Fault(kind, code, message, **more))
 
     def error_event(self, code, message):
         """An error in the middle of the watches."""
@@ -240,7 +242,7 @@ class KubeApi:
             if not fault.code:
                 request.transport.abort()
                 raise ConnectionResetError
-            raise _refusal(fault.code, fault.message)
+            raise _refusal(fault.code, fault.message, {"Retry-After": fault.retry_after} if fault.retry_after else {})
         return asked
 
     async def _list_or_watch(self, request):
@@ -316,9 +318,9 @@ class KubeApi:
         return objects[name]
 
 
-def _refusal(code, message):
+def _refusal(code, message, headers=None):
     """What an API server says when it says no."""
     status = {"kind": "Status", "status": "Failure", "code": code, "message": message}
-    refusal = web.HTTPException(text=json.dumps(status), content_type="application/json")
+    refusal = web.HTTPException(text=json.dumps(status), content_type="application/json", headers=headers)
     refusal.set_status(code)
     return refusal

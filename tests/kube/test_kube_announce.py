@@ -11,6 +11,7 @@ from soundness import sound
 
 from udpbackend.errors import ConfigError, HostError, RestartNeededError
 from udpbackend.model import Attributes
+from udpbackend.subnets.kube.contact import Backoff
 
 A = node("a", "10.244.1.0/24")
 UDP_TEXTS = {"kube-subnet-manager": "true", "backend-type": "", "backend-data": "null", "public-ip": "192.0.2.1"}
@@ -210,6 +211,21 @@ async def test_lost_annotations_are_written_again(api, tmp_path):
         )
         await api.until(lambda: api.annotations("a")["public-ip"] == "1.2.3.4")
         assert it.quiet
+
+
+async def test_what_a_busy_server_asks_for_is_waited_before_the_next_patch(api, tmp_path, monkeypatch):
+    least = []
+    monkeypatch.setattr(Backoff, "next_s", lambda _, at_least_s=0.0: least.append(at_least_s) or 0.0)
+    async with watched(settings(api, tmp_path)) as it:
+        await it.next()
+        await api.watched()
+        api.fail("PATCH", 429, "too many requests", retry_after="7")
+        await it.registry.complete(sound())
+        assert least == [7]
+        api.fail("PATCH", 429, "too many requests", retry_after="8")
+        api.change("a", lambda node: node["metadata"].update(annotations={}))
+        await api.until(lambda: api.annotations("a") == UDP_TEXTS)
+        assert least == [7, 8]
 
 
 async def test_a_node_made_anew_gets_annotations_and_condition(api, tmp_path):

@@ -6,6 +6,7 @@ import pytest
 from kube_api import KubeApi, joined, node
 from kube_registry import QUICK, settings, unwatched, watched
 
+from udpbackend.subnets.kube import watch
 from udpbackend.subnets.kube.contact import Contact
 
 A = node("a", "10.244.1.0/24")
@@ -43,7 +44,36 @@ async def test_what_is_missed_between_two_watches_is_found_by_a_list(api, tmp_pa
         assert it.quiet
 
 
-async def test_a_watch_that_ends_early_lists_again(api, tmp_path):
+async def test_a_watch_that_ends_early_is_gone_on_from(api, tmp_path):
+    """As behind a load balancer, and when API servers are restarted one by one."""
+    async with watched(settings(api, tmp_path)) as it:
+        await it.next()
+        for count in range(1, 6):
+            await api.asked_for("WATCH", count)
+            await api.watched()
+            api.heartbeat("b")
+            api.end_watches()
+        await api.asked_for("WATCH", 6)
+        assert it.registry.state.degraded is None
+        await still_follows(api, it)
+        assert len(api.of("LIST")) == 1
+        assert int(api.of("WATCH")[5].query["resourceVersion"]) == api.version - 1
+
+
+async def test_an_idle_watch_that_ends_early_is_gone_on_from(api, tmp_path, monkeypatch):
+    monkeypatch.setattr(watch, "SHORT_S", 0.0)
+    async with watched(settings(api, tmp_path)) as it:
+        await it.next()
+        await api.watched()
+        api.end_watches()
+        await api.asked_for("WATCH", 2)
+        await still_follows(api, it)
+        assert len(api.of("LIST")) == 1
+
+
+async def test_a_watch_that_ends_at_once_without_a_word_lists_again(api, tmp_path, monkeypatch):
+    """Or a proxy that lets no watch through would hide every change from us."""
+    monkeypatch.setattr(watch, "SHORT_S", 1000.0)
     async with watched(settings(api, tmp_path)) as it:
         await it.next()
         await api.watched()
@@ -51,6 +81,22 @@ async def test_a_watch_that_ends_early_lists_again(api, tmp_path):
         await api.asked_for("LIST", 2)
         await api.asked_for("WATCH", 2)
         assert it.registry.state.degraded is None
+        await still_follows(api, it)
+
+
+async def test_what_a_busy_server_asks_for_is_waited(api, tmp_path, monkeypatch):
+    """And a watch that it refuses costs it no list."""
+    least = []
+    monkeypatch.setattr(Contact, "pause", lambda self, at_least_s=0.0: least.append(at_least_s) or pause(self))
+    api.fail("LIST", 429, "too many requests", retry_after="5", times=2)
+    api.fail("LIST", 503, "shutting down", retry_after="86400")
+    api.fail("WATCH", 429, "too many requests", retry_after="1", times=2)
+    async with watched(settings(api, tmp_path)) as it:
+        assert await it.names() == {"a", "b"}
+        await api.watched()
+        assert least == [5, 5, 60, 1, 1]
+        assert len(api.of("LIST")) == 4
+        await it.until(lambda state: state.degraded is None)
         await still_follows(api, it)
 
 
@@ -106,7 +152,7 @@ async def test_a_list_that_breaks_off_is_no_list(tmp_path):
 async def test_an_api_server_away_for_long_drops_nobody(api, tmp_path, caplog, monkeypatch):
     caplog.set_level(logging.INFO, LOG)
     pauses = []
-    monkeypatch.setattr(Contact, "pause", lambda self: pauses.append(1) or pause(self))
+    monkeypatch.setattr(Contact, "pause", lambda self, _: pauses.append(1) or pause(self))
     async with watched(settings(api, tmp_path)) as it:
         await it.next()
         await api.watched()

@@ -82,8 +82,8 @@ class Announcer:
                 self._problems.pop(UPKEEP, None)
                 return
 
-    async def upkeep(self, node: Node) -> bool:
-        """Writes again what our node has lost; False if that has to be tried once more.
+    async def upkeep(self, node: Node) -> float | None:
+        """Writes again what our node has lost; the least wait in seconds if that has to be tried once more, else None.
 
         The condition is written to a node object that has taken another's place, where it is true.
         """
@@ -92,15 +92,15 @@ class Announcer:
                 await self._annotate(node, missing)
             if self._uid not in (None, node.metadata.uid):
                 if self._sound is None or not self._sound.is_set():
-                    return False
+                    return 0.0
                 await self._set_available(node)
             self._problems.pop(UPKEEP, None)
         except ConfigError as error:
             self._complain(UPKEEP, str(error))  # the administrator's annotation: it comes back to us when it is mended
         except ApiError as error:
             self._complain(UPKEEP, str(error))
-            return False
-        return True
+            return error.retry_after_s
+        return None
 
     async def available(self, own: Callable[[], Node], sound: asyncio.Event) -> None:
         """Sets the condition, however long that takes: it is written only while it is true."""
@@ -112,7 +112,7 @@ class Announcer:
                 await self._set_available(own())
             except ApiError as error:
                 self._complain(CONDITION, str(error))
-                await asyncio.sleep(backoff.next_s())
+                await asyncio.sleep(backoff.next_s(error.retry_after_s))
         self._problems.pop(CONDITION, None)
 
     async def _annotate(self, node: Node, texts: dict[str, str]) -> None:

@@ -21,7 +21,7 @@ from lightkube import ConfigError as LightkubeError
 from udpbackend import __version__
 from udpbackend.gojson import UNREADABLE
 from udpbackend.subnets.kube.access import Access
-from udpbackend.subnets.kube.answers import GONE, ApiError, Event, Line, Page, Pod, StaleError, Status
+from udpbackend.subnets.kube.answers import GONE, ApiError, Event, Line, Page, Pod, StaleError, Status, retry_after_s
 from udpbackend.subnets.kube.node import Node
 
 T = TypeVar("T")
@@ -167,7 +167,9 @@ class Api:
             message = msgspec.json.decode(response.content, type=Status).message
         except UNREADABLE:
             message = response.reason_phrase
-        return self._error(ask, response.status_code, message)
+        error = self._error(ask, response.status_code, message)
+        error.retry_after_s = retry_after_s(error.code, response.headers.get("Retry-After", ""))
+        return error
 
     def _error(self, ask: Ask, code: int, message: str) -> ApiError:
         if code == httpx2.codes.FORBIDDEN:

@@ -11,7 +11,7 @@ import random
 import time
 from typing import NamedTuple
 
-from udpbackend.errors import RegistryError
+from udpbackend.subnets.kube.answers import ApiError
 
 log = logging.getLogger(__name__)
 
@@ -39,12 +39,15 @@ class Backoff:
         self._next_s = timing.first_s
         self._until = 0.0
 
-    def next_s(self) -> float:
-        """The wait that is due now, with a share of chance, so that a cluster does not come all at once."""
+    def next_s(self, at_least_s: float = 0.0) -> float:
+        """The wait that is due now, with a share of chance, so that a cluster does not come all at once.
+
+        `at_least_s`: what the server has asked for.
+        """
         now = time.monotonic()
         if now - self._until > 2 * self._timing.most_s:
             self._next_s = self._timing.first_s
-        chosen = self._next_s * random.uniform(0.5, 1)  # noqa: S311 nothing is to be kept secret
+        chosen = max(at_least_s, self._next_s * random.uniform(0.5, 1))  # noqa: S311 nothing is to be kept secret
         self._next_s = min(2 * self._next_s, self._timing.most_s)
         self._until = now + chosen
         return chosen
@@ -71,13 +74,13 @@ class Contact:
             log.info("the API server %s answers again", self.url)
         self.degraded = None
 
-    async def lost(self, error: RegistryError) -> None:
+    async def lost(self, error: ApiError) -> None:
         """Something failed; returns when it is time to try again."""
         if str(error) != self.degraded:
             log.warning("%s; what is known stays in use, trying again", error)
         self.degraded = str(error)
-        await self.pause()
+        await self.pause(error.retry_after_s)
 
-    async def pause(self) -> None:
+    async def pause(self, at_least_s: float = 0.0) -> None:
         """Waits for the next try."""
-        await asyncio.sleep(self._backoff.next_s())
+        await asyncio.sleep(self._backoff.next_s(at_least_s))

@@ -148,9 +148,9 @@ class KubeSubnets:
             view.own_changed.clear()
             node = view.own
             self._require_same(node)
-            done = await self._acquired().upkeep(node)
+            again_s = await self._acquired().upkeep(node)
             with suppress(TimeoutError):
-                async with asyncio.timeout(None if done else backoff.next_s()):
+                async with asyncio.timeout(None if again_s is None else backoff.next_s(again_s)):
                     await view.own_changed.wait()
 
     async def complete(self, sound: asyncio.Event) -> None:
