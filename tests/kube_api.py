@@ -90,6 +90,9 @@ class KubeApi:
         """Requests are taken and never answered."""
         self.twice = False
         """Watches are told everything a second time."""
+        self.answer = asyncio.Event()
+        """Set while a PATCH, once done, is answered."""
+        self.answer.set()
         self.torn = 0
         """So many of the next lists break off in the middle."""
         self.asked: list[Asked] = []
@@ -309,6 +312,7 @@ class KubeApi:
         it["status"]["conditions"] = list(conditions.values())
         self._changed("MODIFIED", it)
         await self._note()
+        await self.answer.wait()
         return web.json_response(it)
 
     @staticmethod

@@ -44,9 +44,9 @@ class Announcer:
     """What our node says; `attributes` is what its backend wants said."""
 
     def __init__(
-        self, api: Api, names: Names, attributes: Attributes, timing: Timing, seen: Callable[[Node], None]
+        self, api: Api, names: Names, attributes: Attributes, timing: Timing, seen: Callable[[Node, Node], None]
     ) -> None:
-        """`seen`: to be told what our node has become by our own doing."""
+        """`seen`: to be told what our node was, and what it has become by our own doing."""
         self._api = api
         self._seen = seen
         self._names = names
@@ -116,7 +116,7 @@ class Announcer:
         self._problems.pop(CONDITION, None)
 
     async def _annotate(self, node: Node, texts: dict[str, str]) -> None:
-        self._seen(await self._api.patch_status(node.name, {"metadata": {"annotations": texts}}))
+        self._seen(node, await self._api.patch_status(node.name, {"metadata": {"annotations": texts}}))
         log.info("node %s now has the annotations %s", node.name, json.dumps(texts))
 
     async def _set_available(self, node: Node) -> None:

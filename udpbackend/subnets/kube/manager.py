@@ -111,7 +111,7 @@ class KubeSubnets:
         """Writes our node's annotations if they differ; the lease itself was made by the cluster."""
         node = self._view.own
         lease = own_lease(node, self._names, self._config, attributes.public_ip)
-        announcer = Announcer(self._opened(), self._names, attributes, self._timing, self._view.put)
+        announcer = Announcer(self._opened(), self._names, attributes, self._timing, self._view.patched)
         await announcer.begin(node)
         self._announcer = announcer
         self._lease = msgspec.structs.replace(

@@ -68,6 +68,15 @@ class View:
             self._readings[node.name] = reading
             self.changed.set()
 
+    def patched(self, before: Node, after: Node) -> None:
+        """What our own node has become by our own doing; `before`: as it was known when that was asked for.
+
+        The answer may be late. Whatever we were told of our node meanwhile is as new or newer, or will be followed by
+        an event that brings the same as the answer.
+        """
+        if self.deleted is None and self.own == before:
+            self._put_own(after)
+
     def remove(self, name: str) -> None:
         """A node that is gone, or no longer flannel's. Our own stays as it was: it is we who know that it runs."""
         if name == self.own.name:
