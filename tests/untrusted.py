@@ -192,10 +192,10 @@ def kubernetes_nodes(texts):
             own_lease(node, NAMES, NETWORK, IPv4Address("192.0.2.9"))
         except ConfigError as error:
             _one_line(error)
-    leases, refused = settle(OWN, list(readings.values()))
+    leases, refused, doubted = settle(OWN, list(readings.values()))
     _apart(NETWORK, leases)
     assert OWN in leases
-    for problem in refused.values():
+    for problem in (*refused.values(), *doubted.values()):
         _one_line(problem)
 
 

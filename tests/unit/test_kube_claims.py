@@ -1,4 +1,4 @@
-"""Two nodes that claim one subnet or one address: who counts, and that of any claims a disjoint set is left."""
+"""Two nodes that claim one subnet: who counts, that of any claims a disjoint set is left. And two at one address."""
 
 from itertools import combinations
 
@@ -17,7 +17,8 @@ def claim(name, subnet, public_ip, since, six=None):
 
 
 def settled(*readings):
-    leases, refused = settle(OWN, readings)
+    leases, refused, doubted = settle(OWN, readings)
+    assert not doubted
     return [lease.node for lease in leases], refused
 
 
@@ -31,10 +32,28 @@ def test_the_older_counts_and_order_does_not():
 
 
 def test_of_two_of_one_age_the_name_decides():
-    assert settled(claim("c", "10.244.2.0/24", 2, "2025"), claim("b", "10.244.3.0/24", 2, "2025")) == (
+    assert settled(claim("c", "10.244.2.0/24", 2, "2025"), claim("b", "10.244.2.0/25", 3, "2025")) == (
         ["own", "b"],
-        {"c": "its public-ip 0.0.0.2 is that of the node 'b' too"},
+        {"c": "its podCIDR 10.244.2.0/24 overlaps that of the node 'b'"},
     )
+
+
+def test_nodes_at_one_address_all_count():
+    """A machine that was set up anew under another name, while the object of its old one lingers."""
+    old, new, third = (claim(f"n{i}", f"10.244.{i}.0/24", 2, f"202{i}") for i in (2, 3, 4))
+    for order in ((old, new, third), (third, new, old)):
+        leases, refused, doubted = settle(OWN, order)
+        assert [lease.node for lease in leases] == ["own", "n2", "n3", "n4"]
+        assert not refused
+        assert doubted == dict.fromkeys(("n3", "n4"), "its public-ip 0.0.0.2 is that of the node 'n2' too")
+
+
+def test_a_node_that_does_not_count_has_no_address():
+    leases, refused, doubted = settle(
+        OWN, (claim("b", "10.244.1.0/24", 2, "2025"), claim("c", "10.244.3.0/24", 2, "2026"))
+    )
+    assert [lease.node for lease in leases] == ["own", "c"]
+    assert (list(refused), doubted) == (["b"], {})
 
 
 def test_we_ourselves_count_before_all_others():
@@ -73,10 +92,11 @@ readings = st.lists(
 @given(readings)
 def test_what_is_left_is_disjoint_and_nobody_is_lost(claims):
     made = [Reading(Lease(prefix, ip, f"n{i}"), "", since) for i, prefix, ip, since in claims]
-    leases, refused = settle(OWN, made)
+    leases, refused, doubted = settle(OWN, made)
     assert OWN in leases
     assert {lease.node for lease in leases} | set(refused) == {it.lease.node for it in made} | {"own"}
     assert len(leases) + len(refused) == len(made) + 1
     assert all(not one.subnet.overlaps(other.subnet) for one, other in combinations(leases, 2))
-    assert len({lease.public_ip for lease in leases}) == len(leases)
+    assert len({lease.public_ip for lease in leases}) == len(leases) - len(doubted)
+    assert [lease.node for lease in leases if lease.public_ip == OWN.public_ip] == ["own"]
     assert list(leases) == sorted(leases, key=lambda lease: lease.subnet)

@@ -1,7 +1,7 @@
 """Whether two nodes claim the same subnet or are known by the same public IP.
 
-Looks at the leases as the daemon has them. A registry of Kubernetes leaves such nodes out, so there the API server is
-asked for what the nodes themselves say. A public IP that is ours too is a case of its own: as a rule all nodes have
+Looks at the leases as the daemon has them. A registry of Kubernetes leaves most such nodes out, so there the API server
+is asked for what the nodes themselves say. A public IP that is ours too is a case of its own: as a rule all nodes have
 chosen the NAT interface that looks the same on each of them, and then this one has no peers left to ask.
 """
 

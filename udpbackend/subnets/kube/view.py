@@ -34,7 +34,7 @@ class View:
         self._names = names
         self._config = config
         self._readings: dict[str, Reading] = {}
-        self._refused: dict[str, str] = {}
+        self._complaints: dict[str, str] = {}
         self._leases: tuple[Lease, ...] | None = None
 
     def read(self, nodes: Iterable[Node]) -> dict[str, Reading]:
@@ -88,11 +88,13 @@ class View:
     async def leases(self, own: Lease) -> tuple[Lease, ...] | None:
         """Those of now, in the order of their subnets; None if they are the same as the last time."""
         # Thousands of nodes take long enough to be felt by packets, so they are sorted out beside the loop.
-        leases, refused = await asyncio.to_thread(settle, own, list(self._readings.values()))
-        for name, problem in refused.items():
-            if self._refused.get(name) != problem:
-                log.warning("node %s is left out: %s", name, problem)
-        self._refused = refused
+        leases, refused, doubted = await asyncio.to_thread(settle, own, list(self._readings.values()))
+        complaints = {name: f"is left out: {problem}" for name, problem in refused.items()}
+        complaints |= {name: f"is kept, but {problem}" for name, problem in doubted.items()}
+        for name, complaint in complaints.items():
+            if self._complaints.get(name) != complaint:
+                log.warning("node %s %s", name, complaint)
+        self._complaints = complaints
         if leases == self._leases:
             return None
         self._leases = leases
