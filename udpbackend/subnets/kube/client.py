@@ -18,25 +18,16 @@ import httpx2
 import msgspec
 from lightkube import ConfigError as LightkubeError
 
-from udpbackend import __version__
 from udpbackend.gojson import UNREADABLE
 from udpbackend.subnets.kube.access import Access
 from udpbackend.subnets.kube.answers import GONE, ApiError, Event, Line, Page, Pod, StaleError, Status, retry_after_s
+from udpbackend.subnets.kube.connection import Connection
 from udpbackend.subnets.kube.node import Node
 
 T = TypeVar("T")
 
 PAGE_NODES = 100
 """A page of a list: 2 MB with nodes of a usual size, which the event loop has in hand for 6 ms, decoding included."""
-
-KEEPALIVE = (
-    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 15),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
-    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 30_000),
-)
-"""A watch may be silent for long, so it is TCP that finds out within 30 s that the other end is gone."""
 
 STRATEGIC = {"Content-Type": "application/strategic-merge-patch+json"}
 
@@ -56,17 +47,11 @@ class Api:
         """`request_s`: how long one request may take. Opens nothing yet."""
         self.url = access.url
         self._request_s = request_s
-        self._client = httpx2.AsyncClient(
-            base_url=access.url,
-            auth=access.auth,
-            transport=httpx2.AsyncHTTPTransport(verify=access.verify, socket_options=KEEPALIVE),
-            timeout=request_s,
-            headers={"User-Agent": f"udp-backend/{__version__}", "Accept": "application/json"},
-        )
+        self._connection = Connection(access, request_s)
 
     async def close(self) -> None:
         """Ends all connections."""
-        await self._client.aclose()
+        await self._connection.close()
 
     async def node(self, name: str) -> Node:
         """One node."""
@@ -109,18 +94,7 @@ class Api:
             "timeoutSeconds": str(seconds),
         }
         deadline = asyncio.get_running_loop().time() + seconds + self._request_s
-        # Compressed, an event could wait in the server for the next one.
-        request = self._client.build_request(
-            "GET",
-            ask.path,
-            params=params,
-            headers={"Accept-Encoding": "identity"},
-            timeout=httpx2.Timeout(self._request_s, read=None),
-        )
-        with self._explained(ask):
-            async with asyncio.timeout(self._request_s):
-                response = await self._client.send(request, stream=True)
-        try:
+        async with self._streamed(ask, params) as response:
             if response.status_code != httpx2.codes.OK:
                 with self._explained(ask):
                     async with asyncio.timeout(self._request_s):
@@ -128,8 +102,25 @@ class Api:
                 raise self._refused(ask, response)
             async with aclosing(self._events(ask, response, deadline)) as events:
                 yield events
-        finally:
-            await response.aclose()
+
+    @asynccontextmanager
+    async def _streamed(self, ask: Ask, params: Mapping[str, str]) -> AsyncIterator[httpx2.Response]:
+        """An answer whose body is still to come, for however long."""
+        async with self._connection.client() as client:
+            request = client.build_request(
+                "GET",
+                ask.path,
+                params=params,
+                headers={"Accept-Encoding": "identity"},  # compressed, an event could wait in the server for the next
+                timeout=httpx2.Timeout(self._request_s, read=None),
+            )
+            with self._explained(ask):
+                async with asyncio.timeout(self._request_s):
+                    response = await client.send(request, stream=True)
+            try:
+                yield response
+            finally:
+                await response.aclose()
 
     async def _events(self, ask: Ask, response: httpx2.Response, deadline: float) -> AsyncGenerator[Event, None]:
         pending = b""
@@ -155,14 +146,17 @@ class Api:
 
     async def _asked(self, ask: Ask, *, method: str = "GET", **request: Any) -> bytes:
         """The body of a good answer."""
-        with self._explained(ask):
-            async with asyncio.timeout(self._request_s):
-                response = await self._client.request(method, ask.path, **request)
+        async with self._connection.client() as client:
+            with self._explained(ask):
+                async with asyncio.timeout(self._request_s):
+                    response = await client.request(method, ask.path, **request)
         if response.status_code != httpx2.codes.OK:
             raise self._refused(ask, response)
         return response.content
 
     def _refused(self, ask: Ask, response: httpx2.Response) -> ApiError:
+        if response.status_code == httpx2.codes.UNAUTHORIZED:
+            self._connection.doubt()
         try:
             message = msgspec.json.decode(response.content, type=Status).message
         except UNREADABLE:
@@ -198,6 +192,7 @@ class Api:
         except LightkubeError as error:
             raise ApiError(f"no way into the API server {self.url}: {error}") from None
         except (httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError, KeyError) as error:
+            self._connection.doubt()  # a server may refuse a certificate so, and we its
             raise ApiError(f"no contact with the API server {self.url}: {_cause(error)}") from None
 
 
