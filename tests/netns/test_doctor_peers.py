@@ -1,5 +1,6 @@
 """`doctor` on faults between the nodes, each made for real: closed and filtered ports, narrow paths, wrong ways."""
 
+import re
 from contextlib import ExitStack, contextmanager
 
 import doctored
@@ -59,6 +60,15 @@ def test_a_filtered_udp_port_is_told_from_a_dead_host(three, hook):
     assert finding["severity"] == "part"
     assert "security groups" in finding["cure"]
     examine(three, a).nothing()
+
+
+def test_random_loss_is_told_as_loss_and_no_mtu_is_to_blame(three):
+    a, b, _ = three.lab.hosts
+    with rules(b.namespace, drop("input", f"udp dport {PORT} numgen random mod 100 < 65")):
+        finding = examine(three, a).only("reach")
+    assert re.fullmatch(rf"\d+ of [12]0 echoes of b \({b.address}\) are lost", finding["what"])
+    assert finding["severity"] == "part"
+    assert all(f"`{it}`" in finding["cure"] for it in ("udp-backend ping b", "tc -s qdisc", "ip -s link"))
 
 
 def test_when_every_peer_is_cut_off_it_is_worse(three):

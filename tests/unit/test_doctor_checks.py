@@ -27,7 +27,7 @@ from udpbackend.doctor.checks import (
 )
 from udpbackend.doctor.checks.duplicates import Claim
 from udpbackend.doctor.checks.path_mtu import Narrow
-from udpbackend.doctor.checks.reach import Silent
+from udpbackend.doctor.checks.reach import Lossy, Silent
 from udpbackend.doctor.echo import Answer
 from udpbackend.doctor.facts import CniFolders, gather
 from udpbackend.doctor.routes import Way
@@ -167,13 +167,19 @@ class TestLeftovers:
 
 class TestPathMtu:
     class Path:
-        """A path that lets through what is no larger than `room`."""
+        """Lets through what is no larger than `room`, but `lost` of the small ones; of the rest every `chance`-th."""
 
-        def __init__(self, room):
-            self.room, self.rounds = room, set()
+        def __init__(self, room, chance=0, lost=0):
+            self.room, self.chance, self.lost, self.sent = room, chance, lost, 0
 
         async def ask(self, _address, *, size, **_more):
-            return Answer(0.001) if size <= self.room else Answer()
+            self.sent += 1
+            lucky = self.chance and self.sent % self.chance == 0
+            return Answer(0.001) if size <= self.room or lucky else Answer()
+
+        async def several(self, address, number, *, size, **_more):
+            answers = [await self.ask(address, size=size) for _ in range(number)]
+            return [Answer()] * self.lost + answers[self.lost :] if size == sizes.SMALL_BYTES else answers
 
     @given(st.integers(sizes.SMALL_BYTES, 1471))
     def test_the_largest_size_is_found_exactly(self, room):
@@ -191,8 +197,19 @@ class TestPathMtu:
         assert fails - passes == 1
 
     async def test_a_peer_that_is_silent_or_well(self):
-        assert await path_mtu._measure(self.Path(0), asked(2), 1472) == "silent"
+        assert await path_mtu._measure(self.Path(0), asked(2), 1472) == "unsure"
         assert await path_mtu._measure(self.Path(1472), asked(2), 1472) == ""
+
+    @pytest.mark.parametrize("path", [Path(1300, lost=1), Path(1300, chance=5)], ids=["small lost", "large come"])
+    async def test_what_is_lost_by_chance_is_no_matter_of_size(self, path):
+        assert await path_mtu._measure(path, asked(2), 1472) == "unsure"
+
+    @pytest.mark.parametrize(("found", "least"), [(100, 576), (1279, 1280)])
+    def test_no_mtu_is_proposed_that_an_overlay_cannot_have(self, found, least):
+        (finding,) = path_mtu.judge([Narrow(asked(2), found)], {}, 1472, least=least)
+        assert "Backend.MTU" not in finding.cure
+        assert finding.cure.startswith(f"widen the path: an overlay's MTU cannot be less than {least} bytes here")
+        assert f"Backend.MTU to {least} " in path_mtu.judge([Narrow(asked(2), least)], {}, 1472, least=least)[0].cure
 
     def test_a_hole_is_worse_than_a_narrow_path(self):
         lost, told = Narrow(asked(2), 1300), Narrow(asked(3), 1400)
@@ -220,7 +237,15 @@ class TestReach:
         assert finding.evidence.startswith("n2 (192.0.2.2), last heard of 1m5s ago: 10.5.2.0 through the overlay: no ")
 
     def test_all_well(self):
-        assert reach.judge([], 3, 8285) == []
+        assert reach.judge([], 3, 8285) == reach.losses([]) == []
+
+    def test_what_is_lost_of_one_peer_and_of_several(self):
+        (finding,) = reach.losses([Lossy(asked(2), 7, 10)])
+        assert finding.what == "7 of 10 echoes of n2 (192.0.2.2) are lost"
+        assert finding.severity == "part"
+        (finding,) = reach.losses([Lossy(asked(2), 3, 10), Lossy(asked(3, node=""), 9, 10)])
+        assert finding.what == "12 of 20 echoes of 2 peers are lost"
+        assert "`udp-backend ping 192.0.2.3`" in finding.cure
 
     async def test_a_backend_without_a_device(self):
         found = report()

@@ -5,9 +5,9 @@ asked by the client of `status`; requests are the doctor's. Exit status: 0 all a
 or does not pass whole, 2 usage, 3 no daemon answers.
 
 With -o json the output is one object, to which fields are only ever added within `schema` 1: `peers`, each with `node`,
-`public_ip`, `overlay_address`, `mtu` and `largest` (bytes of the inner packet, null where nothing came back), and
-`overlay` and `host`, each with `sent`, `received`, `rtt_min_s`, `rtt_avg_s`, `rtt_max_s` and `error`. `overlay` is null
-with a backend that has no device that could be asked.
+`public_ip`, `overlay_address`, `mtu` and `largest` (bytes of the inner packet, null where nothing came back, or where
+small ones are lost like large ones), and `overlay` and `host`, each with `sent`, `received`, `rtt_min_s`, `rtt_avg_s`,
+`rtt_max_s` and `error`. `overlay` is null with a backend that has no device that could be asked.
 """
 
 from __future__ import annotations
@@ -140,21 +140,15 @@ async def _nothing() -> None:
 
 async def echoes(echo: Echo, address: IPv4Address, options: argparse.Namespace) -> Echoes:
     """Asks `options.count` times, one request every `options.interval` seconds, whether answers come or not."""
-
-    async def after(number: int) -> tuple[float | None, str]:
-        await asyncio.sleep(number * options.interval)
-        answer = await echo.ask(address, tries=1, wait_s=options.timeout)
-        return answer.rtt_s, answer.error
-
-    answers = await asyncio.gather(*map(after, range(options.count)))
-    times = [rtt for rtt, _ in answers if rtt is not None]
+    answers = await echo.several(address, options.count, pace_s=options.interval, wait_s=options.timeout)
+    times = [it.rtt_s for it in answers if it.rtt_s is not None]
     return Echoes(
         sent=options.count,
         received=len(times),
         rtt_min_s=min(times, default=None),
         rtt_avg_s=sum(times) / len(times) if times else None,
         rtt_max_s=max(times, default=None),
-        error=next((error for _, error in answers if error), ""),
+        error=next((it.error for it in answers if it.error), ""),
     )
 
 

@@ -36,6 +36,8 @@ BUFFER_BYTES = 1 << 20
 
 WAIT_S = 1.0
 """For one answer."""
+PACE_S = 0.05
+"""Between requests that are counted: they are to measure the path and not to fill it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,23 @@ class Echo:
             if answer.came:
                 break
         return answer
+
+    async def several(
+        self,
+        address: IPv4Address,
+        number: int,
+        *,
+        size: int = SMALL_BYTES,
+        pace_s: float = PACE_S,
+        wait_s: float = WAIT_S,
+    ) -> list[Answer]:
+        """Asks so many times, one request every `pace_s`, whether answers come or not: what counts losses."""
+
+        async def after(turn: int) -> Answer:
+            await asyncio.sleep(turn * pace_s)
+            return await self.ask(address, size=size, tries=1, wait_s=wait_s)
+
+        return list(await asyncio.gather(*map(after, range(number))))
 
     async def _once(self, address: str, payload_bytes: int, wait_s: float) -> Answer:
         loop = asyncio.get_running_loop()

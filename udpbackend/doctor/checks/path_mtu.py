@@ -1,7 +1,8 @@
 """Whether packets of the overlay's full size get through to the other nodes.
 
 The largest size that passes is measured for each peer. If the daemon has been told of a narrow path (ICMP fragmentation
-needed), senders are told too and TCP gets along; if not, large packets vanish.
+needed), senders are told too and TCP gets along; if not, large packets vanish. Where small ones are lost as well, no
+size is to blame: reach.py tells of that.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from udpbackend.backends.backend import option_mtu
+from udpbackend.backends.udp_config import MIN_MTU_BYTES
+from udpbackend.backends.udp_mtu import IPV6_MIN_MTU_BYTES
 from udpbackend.doctor import peers
 from udpbackend.doctor.echo import Echo
 from udpbackend.doctor.facts import Facts
@@ -40,26 +43,27 @@ async def look(facts: Facts) -> Results:
     async with Echo(dont_fragment=True) as echo:
         found = await asyncio.gather(*(_measure(echo, peer, mtu) for peer in asked))
     narrow = [it for it in found if isinstance(it, Narrow)]
-    if asked and "silent" in found:
-        silent = found.count("silent")
-        unasked = [*unasked, NotChecked(f"{silent} of {len(asked)} peers answer not even small packets")]
+    if unsure := found.count("unsure"):
+        unasked = [*unasked, NotChecked(f"{unsure} of {len(asked)} peers do not answer every small packet either")]
     if not asked:
         unasked = [NotChecked("the daemon knows no other node")]
     learned = await _learned(facts) if narrow else {}
-    return [*judge(narrow, learned, mtu, facts.running[0].backend), *unasked]
+    least = IPV6_MIN_MTU_BYTES if facts.running[0].ipv6_subnet else MIN_MTU_BYTES
+    return [*judge(narrow, learned, mtu, facts.running[0].backend, least), *unasked]
 
 
-def judge(narrow: Sequence[Narrow], learned: Mapping[str, int], mtu: int, backend: str = "udp") -> list[Finding]:
-    """`learned`: what the daemon knows of its peers' paths, in bytes of the outer packet by public IP."""
+def judge(
+    narrow: Sequence[Narrow], learned: Mapping[str, int], mtu: int, backend: str = "udp", least: int = MIN_MTU_BYTES
+) -> list[Finding]:
+    """`learned`: what the daemon knows of its peers' paths, in bytes of the outer packet by public IP.
+
+    `least`: the smallest MTU that this overlay can have.
+    """
     if not narrow:
         return []
     told = [it for it in narrow if str(it.peer.public_ip) in learned]
     lost = [it for it in narrow if it not in told]
-    fitting = option_mtu(backend, min(it.largest for it in narrow))
-    cure = (
-        f"set Backend.MTU to {fitting} in the network's configuration and restart the daemons, then make the pods "
-        "again; or widen the path"
-    )
+    cure = _cure(min(it.largest for it in narrow), backend, least)
     findings = []
     if lost:
         what = f"large packets to {count(len(lost), 'peer')} vanish: the path is narrower than the overlay's MTU"
@@ -71,15 +75,24 @@ def judge(narrow: Sequence[Narrow], learned: Mapping[str, int], mtu: int, backen
     return findings
 
 
+def _cure(largest: int, backend: str, least: int) -> str:
+    if largest < least:
+        return f"widen the path: an overlay's MTU cannot be less than {least} bytes here"
+    return (
+        f"set Backend.MTU to {option_mtu(backend, largest)} in the network's configuration and restart the daemons, "
+        "then make the pods again; or widen the path"
+    )
+
+
 def _evidence(narrow: Sequence[Narrow], mtu: int) -> str:
     return named([f"{it.peer} answers {it.largest} bytes with DF, not {mtu}" for it in narrow])
 
 
 async def _measure(echo: Echo, peer: Asked, mtu: int) -> Narrow | str:
-    """A Narrow, or "silent", or "" where all is well."""
+    """A Narrow, or "unsure", or "" where all is well."""
     passes = await largest(echo, peer.overlay, mtu)
     if passes is None:
-        return "silent"
+        return "unsure"
     return "" if passes == mtu else Narrow(peer, passes)
 
 

@@ -1,10 +1,11 @@
 """Whether datagrams get through to the other nodes: each is asked, nothing is guessed.
 
-An echo request goes through the overlay to the peer's end of it, which flanneld's hosts answer as well. Where
-nothing comes back, the peer's host is asked beside the overlay: by a plain echo whether it lives at all, and by a
-single byte to the UDP port whether somebody listens there, since a closed port says so (RFC 1122 4.1.3.1) and a
-filtered one is silent. A daemon drops that byte and counts it; flanneld ignores it. A peer of which our own daemon
-says that it cannot be reached is not asked: its silence is explained, and says nothing of the way there.
+Echo requests go through the overlay to the peer's end of it, which flanneld's hosts answer as well. They are counted:
+where some come back the way is open and loses packets, which is a finding of its own. Where nothing comes back, the
+peer's host is asked beside the overlay: by a plain echo whether it lives at all, and by a single byte to the UDP port
+whether somebody listens there, since a closed port says so (RFC 1122 4.1.3.1) and a filtered one is silent. A daemon
+drops that byte and counts it; flanneld ignores it. A peer of which our own daemon says that it cannot be reached is not
+asked: its silence is explained, and says nothing of the way there.
 """
 
 from __future__ import annotations
@@ -24,6 +25,11 @@ from udpbackend.findings.finding import Finding, NotChecked, Results, Severity, 
 from udpbackend.model import Prefix
 from udpbackend.observe.report import Peer
 
+ECHOES, ROUNDS = 10, 2
+"""Of small requests to each peer; a second round where nothing has come, lest bad luck be told as silence."""
+LOST_LEAST = 2
+"""So many of them: one alone may be a host that was busy for a second."""
+
 KNOCK = b"\0"
 KNOCKS = 2
 KNOCK_S = 1.0
@@ -39,6 +45,22 @@ DEAD = (
     "or lease; if it lives, it is known by an address that this node cannot reach: choose its interface with --iface "
     "or --public-ip there, or open the way between the two"
 )
+LOSSY = (
+    "look at the links, queues and firewalls on the way: `udp-backend ping {}` counts on, `tc -s qdisc` and `ip -s "
+    "link` on both nodes show what is dropped where; a firewall's rule may drop by rate or by chance"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Lossy:
+    """A peer that answers some echoes through the overlay and not others."""
+
+    peer: Asked
+    lost: int
+    asked: int
+
+    def __str__(self) -> str:
+        return f"{self.peer}, {heard(self.peer.peer)}: {self.lost} of {self.asked} echoes lost through the overlay"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +99,10 @@ async def look(facts: Facts) -> Results:
         )
         return [NotChecked(known)]
     async with Echo() as echo:
-        silent = await asyncio.gather(*(_ask(echo, peer, interface.address, network.port) for peer in asked))
-    return [*judge([it for it in silent if it], len(asked), network.port), *unasked]
+        found = await asyncio.gather(*(_ask(echo, peer, interface.address, network.port) for peer in asked))
+    silent = [it for it in found if isinstance(it, Silent)]
+    lossy = [it for it in found if isinstance(it, Lossy)]
+    return [*judge(silent, len(asked), network.port), *losses(lossy), *unasked]
 
 
 def _explained(peer: Peer, reasons: Sequence[str]) -> bool:
@@ -115,13 +139,27 @@ def judge(silent: Sequence[Silent], asked: int, port: int | None) -> list[Findin
     ]
 
 
-async def _ask(echo: Echo, peer: Asked, address: str, port: int | None) -> Silent | None:
-    overlay = await echo.ask(peer.overlay)
-    if overlay.came:
-        return None
+def losses(lossy: Sequence[Lossy]) -> list[Finding]:
+    """One finding, of the peer by its name where there is but one."""
+    if not lossy:
+        return []
+    whose = str(lossy[0].peer) if len(lossy) == 1 else count(len(lossy), "peer")
+    what = f"{sum(it.lost for it in lossy)} of {sum(it.asked for it in lossy)} echoes of {whose} are lost"
+    worst = max(lossy, key=lambda it: it.lost / it.asked).peer.peer
+    cure = LOSSY.format(worst.node or worst.public_ip)
+    return [Finding("part", what, named(list(map(str, lossy))), cure)]
+
+
+async def _ask(echo: Echo, peer: Asked, address: str, port: int | None) -> Silent | Lossy | None:
+    answers: list[Answer] = []
+    for _ in range(ROUNDS):
+        answers += await echo.several(peer.overlay, ECHOES)
+        lost = sum(not it.came for it in answers)
+        if lost < len(answers):
+            return Lossy(peer, lost, len(answers)) if lost >= LOST_LEAST else None
     port = peer.peer.port or port
     host, closed = await asyncio.gather(echo.ask(peer.public_ip), _closed(address, str(peer.public_ip), port))
-    return Silent(peer, overlay, host, closed)
+    return Silent(peer, answers[-1], host, closed)
 
 
 async def _closed(address: str, public_ip: str, port: int | None) -> bool:
