@@ -20,7 +20,7 @@ from udpbackend.findings.watch import HostWatch
 from udpbackend.host.rules import HostRules
 from udpbackend.model import Endpoint, Lease, NetworkConfig, Snapshot
 from udpbackend.observe.facts import Facts, RegistryView
-from udpbackend.observe.losses import Losses
+from udpbackend.observe.losses import REFUSALS, Losses
 from udpbackend.observe.nodes import Nodes
 from udpbackend.observe.report import Rates
 from udpbackend.observe.sampler import Sampler
@@ -105,6 +105,7 @@ class Running:
             last_error=seen.last_error,
             kernel=seen.kernel,
             losses=self.losses.since(seen.counters, seen.kernel) if self.losses else (),
+            refused=self.losses.since(seen.counters, seen.kernel, REFUSALS) if self.losses else (),
             rates=self.sampler.rates if self.sampler else Rates(),
             loop_lag_s=self.sampler.lag_s if self.sampler else 0.0,
         )

@@ -10,7 +10,7 @@ from doctored import examine
 from bench.lab.daemon import PORT, Overlay
 from bench.lab.netns import Namespace
 from bench.lab.routed import RoutedLab
-from bench.lab.topology import Lab
+from bench.lab.topology import NETWORK, Lab
 from bench.lab.wait import until
 
 IDLE = {"kube-rights", "cni-config", "br-netfilter", "clock", "node-ready"}
@@ -52,14 +52,37 @@ def test_a_filtered_udp_port_is_told_from_a_dead_host(three, hook):
     match = f"udp {'dport' if hook == 'input' else 'sport'} {PORT}"
     with rules(b.namespace, drop(hook, match)):
         finding = examine(three, a).only("reach")
-    assert finding["what"] == f"UDP port {PORT} is blocked on the way to or from 1 peer of 2 asked"
+    assert finding["what"] == f"the overlay of b ({b.address}) does not answer"
     assert (
         f"b ({b.address}), never heard of: 10.5.2.0 through the overlay: no answer, its host answers in "
         in (finding["evidence"])
     )
     assert finding["severity"] == "part"
-    assert "security groups" in finding["cure"]
+    assert all(it in finding["cure"] for it in (f"UDP port {PORT} is blocked", "security groups", "SNAT"))
     examine(three, a).nothing()
+
+
+def test_a_firewall_that_says_so_is_called_one(three):
+    a, b, _ = three.lab.hosts
+    rule = f"udp dport {PORT} reject with icmp type admin-prohibited"
+    with rules(b.namespace, f"chain input {{ type filter hook input priority 0; {rule}; }}"):
+        finding = examine(three, a).only("reach")
+    assert finding["what"] == f"a firewall refuses UDP port {PORT} of b ({b.address})"
+    assert "a firewall prohibits it" in finding["evidence"]
+
+
+def test_what_the_source_check_drops_is_told_where_it_is_dropped(make_overlay):
+    overlay = make_overlay()
+    a, b = overlay.lab.hosts
+    snat = ("POSTROUTING", "-s", a.subnet, "-o", "flannel0", "-j", "SNAT", f"--to-source={a.address}")
+    a.namespace.run("iptables", "-t", "nat", "-A", *snat)
+    assert examine(overlay, a).only("reach")["what"] == f"the overlay of b ({b.address}) does not answer"
+    finding = examine(overlay, b).findings["source-check"]
+    assert finding["what"] == "packets are lost: their inner source is not in the sending peer's subnet"
+    assert re.match(r"rx_drop_inner_source: \d+ of \d+ in \d+ s", finding["evidence"])
+    assert all(it in finding["cure"] for it in ("SNAT, MASQUERADE", NETWORK, "registry"))
+    assert finding["severity"] == "part"
+    assert overlay.status(b)["verdict"]["state"] == "ready", "a peer cannot make this node unready"
 
 
 def test_random_loss_is_told_as_loss_and_no_mtu_is_to_blame(three):
@@ -75,7 +98,7 @@ def test_when_every_peer_is_cut_off_it_is_worse(three):
     a = three.lab.hosts[0]
     with rules(a.namespace, drop("input", f"udp dport {PORT}")):
         finding = examine(three, a).only("reach")
-    assert finding["what"] == f"UDP port {PORT} is blocked on the way to or from 2 peers of 2 asked"
+    assert finding["what"] == "the overlay of 2 peers of 2 asked does not answer"
     assert finding["severity"] == "down"
 
 
@@ -83,7 +106,7 @@ def test_a_peer_without_a_daemon_is_told_by_its_closed_port(three):
     a, b, _ = three.lab.hosts
     three.stop(b)
     finding = examine(three, a).only("reach")
-    assert finding["what"] == f"nobody listens on UDP port {PORT} of 1 peer of 2 asked"
+    assert finding["what"] == f"nobody listens on UDP port {PORT} of b ({b.address})"
     assert "its port answers that nobody listens" in finding["evidence"]
 
 
@@ -91,7 +114,7 @@ def test_a_dead_host(three):
     a, b, _ = three.lab.hosts
     b.namespace.ip("link set eth0 down")
     finding = examine(three, a).only("reach")
-    assert finding["what"] == "no answer at all comes from the host of 1 peer of 2 asked"
+    assert finding["what"] == f"no answer at all comes from the host of b ({b.address})"
     found = examine(three, b)
     assert {"daemon", "interface", "reach"} <= set(found.findings), "its own doctor says why"
     assert "interface eth0 is down" in found.findings["daemon"]["evidence"]
@@ -183,7 +206,7 @@ def test_an_overlay_filtered_by_a_route_that_leads_elsewhere(make_overlay):
     found = examine(overlay, a)
     assert found.findings["leftovers"]["evidence"] == "10.5.2.0/24 dev br9"
     assert found.findings["rp-filter"]["evidence"].endswith("the ways back are to pods of b (192.168.77.2) by br9")
-    assert set(found.findings) == {"leftovers", "rp-filter"}, "no port is blocked"
+    assert set(found.findings) == {"leftovers", "rp-filter"}, "no peer is called silent"
 
 
 def test_a_route_to_a_peer_back_into_the_overlay(make_overlay):

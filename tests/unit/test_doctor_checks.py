@@ -223,16 +223,17 @@ class TestPathMtu:
 
 class TestReach:
     @pytest.mark.parametrize(
-        ("host", "closed", "what"),
+        ("host", "port", "what"),
         [
-            (Answer(0.001), False, "UDP port 8285 is blocked on the way to or from 1 peer of 3 asked"),
-            (Answer(0.001), True, "nobody listens on UDP port 8285 of 1 peer of 3 asked"),
-            (Answer(), True, "nobody listens on UDP port 8285 of 1 peer of 3 asked"),
-            (Answer(), False, "no answer at all comes from the host of 1 peer of 3 asked"),
+            (Answer(0.001), "", "the overlay of n2 (192.0.2.2) does not answer"),
+            (Answer(0.001), "closed", "nobody listens on UDP port 8285 of n2 (192.0.2.2)"),
+            (Answer(0.001), "refused", "a firewall refuses UDP port 8285 of n2 (192.0.2.2)"),
+            (Answer(), "closed", "nobody listens on UDP port 8285 of n2 (192.0.2.2)"),
+            (Answer(), "", "no answer at all comes from the host of n2 (192.0.2.2)"),
         ],
     )
-    def test_three_reasons(self, host, closed, what):
-        (finding,) = reach.judge([Silent(asked(2, silent_s=65.0), Answer(), host, closed)], 3, 8285)
+    def test_four_reasons(self, host, port, what):
+        (finding,) = reach.judge([Silent(asked(2, silent_s=65.0), Answer(), host, port)], 3, 8285)
         assert finding.what == what
         assert finding.evidence.startswith("n2 (192.0.2.2), last heard of 1m5s ago: 10.5.2.0 through the overlay: no ")
 

@@ -32,6 +32,23 @@ async def run(*checks, limit_s=5.0):
     return await examine(doctor_facts(), checks, limit_s)
 
 
+async def test_what_looks_at_what_the_others_have_caused_looks_when_they_are_done():
+    order = []
+
+    async def early(_facts):
+        await asyncio.sleep(0)
+        order.append("early")
+        return [RISK]
+
+    async def late(_facts):
+        order.append("late")
+        return [RISK]
+
+    found = await run(Check("late", late, "", last=True), Check("early", early, ""))
+    assert order == ["early", "late"]
+    assert [it.check for it in found] == ["late", "early"]
+
+
 async def test_findings_stand_worst_first_and_then_in_the_order_of_the_checks():
     part = Finding("part", "g", "h", "i")
     found = await run(check("one", RISK, NotChecked("w")), check("two", part, DOWN), check("three", DOWN))

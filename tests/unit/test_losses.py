@@ -7,9 +7,10 @@ from observed import facts, kernel, values
 
 from udpbackend.dataplane.native import counter_infos
 from udpbackend.doctor.checks import losses as check
+from udpbackend.doctor.checks import refused
 from udpbackend.observe import losses as module
 from udpbackend.observe.build import build
-from udpbackend.observe.losses import CAUSES, Losses, evidence
+from udpbackend.observe.losses import CAUSES, REFUSALS, Losses, evidence
 
 
 class Watched:
@@ -37,7 +38,7 @@ def totals(counts):
 
 def test_every_cause_is_counted_somewhere():
     known = {info.name for info in counter_infos()} | {it.name for it in facts().kernel} | {"flannel0_rx_dropped"}
-    for cause in CAUSES:
+    for cause in (*CAUSES, *REFUSALS):
         assert {cause.counter, cause.beside} <= known
 
 
@@ -113,3 +114,23 @@ def test_the_verdict_and_the_doctor_say_it():
     (finding,) = check.judge(report)
     assert finding.clause in report.verdict.reasons, "or the doctor would say it twice"
     assert (finding.severity, "txqueuelen" in finding.cure) == ("part", True)
+
+
+@pytest.mark.parametrize("cause", REFUSALS, ids=lambda it: it.counter)
+def test_what_the_source_check_drops_is_told_and_changes_no_verdict(cause):
+    watched = Watched()
+    watched.sample(**{cause.counter: 7, "rx_delivered": 10})
+    counts = {cause.counter: 10, "rx_delivered": 12}
+    assert watched.found(**counts) == {}
+    lost = watched.losses.since(*totals(counts), REFUSALS)
+    before, now = build(facts(refused=lost)), build(facts())
+    assert before.verdict.state == "ready"
+    (finding,) = refused.judge(before, now)
+    assert (finding.what, finding.evidence) == (f"packets are lost: {cause.why}", f"{cause.counter}: 3 of 5 in 0 s")
+    assert refused.judge(now, now) == []
+    (finding,) = refused.judge(now, build(facts(counters=values({cause.counter: now_at(now, cause) + 4}))))
+    assert finding.evidence == f"{cause.counter}: 4 meanwhile"
+
+
+def now_at(report, cause):
+    return next(it.value for it in report.counters if it.name == cause.counter)

@@ -26,6 +26,7 @@ from udpbackend.doctor.checks import (
     path_mtu,
     priority,
     reach,
+    refused,
     rp_filter,
     subnet_file,
 )
@@ -34,7 +35,7 @@ from udpbackend.errors import UdpBackendError
 from udpbackend.findings.finding import WORST_FIRST, Finding, NotChecked, Results
 
 LIMIT_S = 20.0
-"""For one check; all run at once. The longest takes some seconds where every peer is silent."""
+"""For one check; nearly all run at once. The longest takes some seconds where every peer is silent."""
 
 
 class Check(NamedTuple):
@@ -44,6 +45,8 @@ class Check(NamedTuple):
     look: Callable[[Facts], Awaitable[Results]]
     at: str
     """What it looks at, for the case that this hangs."""
+    last: bool = False
+    """Whether it looks at what the others have caused, when they are done."""
 
 
 CHECKS = (
@@ -61,6 +64,7 @@ CHECKS = (
     Check("reach", reach.look, "the peers"),
     Check("path-mtu", path_mtu.look, "the paths to the peers"),
     Check("losses", losses.look, "the daemon"),
+    Check("source-check", refused.look, "the daemon", last=True),
     Check("priority", priority.look, "the daemon"),
     Check("br-netfilter", br_netfilter.look, "/proc/sys/net"),
     Check("clock", clock.look, "the registry's clock"),
@@ -78,8 +82,12 @@ class Found(NamedTuple):
 
 async def examine(facts: Facts, checks: tuple[Check, ...] = CHECKS, limit_s: float = LIMIT_S) -> list[Found]:
     """Findings, worst first, then what was not checked."""
-    results = await asyncio.gather(*(_one(check, facts, limit_s) for check in checks))
-    found = [Found(check.name, it) for check, result in zip(checks, results, strict=True) for it in result]
+    results: dict[str, Results] = {}
+    for turn in (False, True):
+        now = [check for check in checks if check.last == turn]
+        for check, result in zip(now, await asyncio.gather(*(_one(it, facts, limit_s) for it in now)), strict=True):
+            results[check.name] = result
+    found = [Found(check.name, it) for check in checks for it in results[check.name]]
     found = _once(found, facts)
     return sorted(found, key=lambda it: _rank(it.result))
 

@@ -51,6 +51,7 @@ def build(facts: Facts, *, peers_max: int = sys.maxsize) -> report.Report:
         ),
         rights=_rights(facts),
         losses=list(facts.losses),
+        refused=list(facts.refused),
     )
 
 

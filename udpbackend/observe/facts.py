@@ -93,6 +93,8 @@ class Facts:
     """Drops by the kernel, as far as they could be read."""
     losses: Sequence[Loss] = ()
     """What was lost of late that should have arrived."""
+    refused: Sequence[Loss] = ()
+    """What the source check dropped of late."""
 
     rates: Rates = field(default_factory=Rates)
     loop_lag_s: float = 0.0

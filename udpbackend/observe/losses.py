@@ -2,7 +2,8 @@
 
 Owns which counters are such losses, from how much on they count, and two samples of them. Must not know where the
 counts come from: it is handed functions. Bad packets and those that no peer owns are no losses of ours, and anybody
-can send them; nor is what a peer takes too slowly, which is told of that peer.
+can send them: those that the source check refuses are told to who asks, and change no verdict. Nor does what a peer
+takes too slowly, which is told of that peer.
 """
 
 from __future__ import annotations
@@ -49,6 +50,12 @@ CAUSES = (
     Cause("tx_drop_send_error", "tx_delivered", "the kernel refuses datagrams to a peer", each=True),
 )
 
+REFUSALS = (
+    Cause("rx_drop_inner_source", "rx_delivered", "their inner source is not in the sending peer's subnet", each=True),
+    Cause("rx_drop_unknown_peer", "rx_delivered", "they come from an address that is no peer's public IP", each=True),
+)
+"""By the source check."""
+
 Totals = Mapping[str, int]
 
 
@@ -84,15 +91,17 @@ class Losses:
         """What is counted now is compared with later."""
         self._samples.append((self._clock(), self._totals(counters, kernel)))
 
-    def since(self, counters: Sequence[int], kernel: Mapping[KernelDrop, int]) -> tuple[Loss, ...]:
-        """What was lost between the last sample but one and now, when these are counted."""
+    def since(
+        self, counters: Sequence[int], kernel: Mapping[KernelDrop, int], causes: Sequence[Cause] = CAUSES
+    ) -> tuple[Loss, ...]:
+        """What was lost by these causes between the last sample but one and now, when these are counted."""
         if not self._samples:
             return ()
         then, before = self._samples[0]
         over_s, now = self._clock() - then, self._totals(counters, kernel)
         cures = {it.name: it.cure for it in self._infos} | {it.name: it.cure for it in kernel}
         losses = []
-        for cause in CAUSES:
+        for cause in causes:
             lost, passed = (_grown(it, before, now) for it in (cause.counter, cause.beside))
             if lost if cause.each else lost >= max(LEAST, SHARE * (lost + passed)):
                 what = f"packets are lost: {cause.why}"

@@ -236,6 +236,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     rights: Rights | None = None
     losses: list[Loss] = msgspec.field(default_factory=list)
     """What was lost in the last few seconds; nothing where all is well."""
+    refused: list[Loss] = msgspec.field(default_factory=list)
+    """Likewise what the source check dropped: a peer's good packets, or a stranger's."""
 
 
 def age(seconds: float) -> str:

@@ -3,7 +3,8 @@
 Echo requests go through the overlay to the peer's end of it, which flanneld's hosts answer as well. They are counted:
 where some come back the way is open and loses packets, which is a finding of its own. Where nothing comes back, the
 peer's host is asked beside the overlay: by a plain echo whether it lives at all, and by a single byte to the UDP port
-whether somebody listens there, since a closed port says so (RFC 1122 4.1.3.1) and a filtered one is silent. A daemon
+whether somebody listens there, since a closed port says so (RFC 1122 4.1.3.1), and a firewall may (RFC 1812 5.2.7.1).
+Without such a word nobody can tell from here a port that is blocked from a daemon that drops what we send. A daemon
 drops that byte and counts it; flanneld ignores it. A peer of which our own daemon says that it cannot be reached is not
 asked: its silence is explained, and says nothing of the way there.
 """
@@ -11,9 +12,11 @@ asked: its silence is explained, and says nothing of the way there.
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from udpbackend.backends.peers import tells_of
 from udpbackend.doctor import peers
@@ -34,10 +37,19 @@ KNOCK = b"\0"
 KNOCKS = 2
 KNOCK_S = 1.0
 
-BLOCKED = (
+Port = Literal["", "closed", "refused"]
+"""What the UDP port says of itself: nothing, that nobody listens, or that a firewall does not let us."""
+REFUSED = {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EACCES}
+"""What the kernel makes of ICMP "administratively prohibited"; of a host that is only out of reach it says nothing."""
+
+OPEN = (
     "let that port pass in both directions in every firewall between the nodes and on them, a cloud's security groups "
-    "included; if it does pass, look with `udp-backend status` over there whether the daemon knows this node and drops "
-    "its packets, and whether a firewall there drops echo requests"
+    "included"
+)
+UNANSWERED = (
+    "run `udp-backend doctor` over there: it tells if the daemon drops what this node sends (a rule that rewrites its "
+    "source, SNAT or masquerade; another registry). If it does not, {} is blocked, or a firewall there drops echo "
+    f"requests: {OPEN}"
 )
 CLOSED = "start the daemon there; if it runs, a firewall there rejects the port, or its Backend.Port is not the same"
 DEAD = (
@@ -71,12 +83,12 @@ class Silent:
     overlay: Answer
     host: Answer
     """Of a plain echo to its public IP."""
-    closed: bool
-    """Its port has said that nobody listens."""
+    port: Port
 
     def __str__(self) -> str:
         host = f"its host {self.host}" if self.host.came else f"its host: {self.host}"
-        port = ", its port answers that nobody listens" if self.closed else ""
+        said = {"": "", "closed": "that nobody listens", "refused": "that a firewall prohibits it"}[self.port]
+        port = said and f", its port answers {said}"
         overlay = f"{self.peer.overlay} through the overlay: {self.overlay}"
         return f"{self.peer}, {heard(self.peer.peer)}: {overlay}, {host}{port}"
 
@@ -121,22 +133,29 @@ async def _sorted_out(facts: Facts, asked: Sequence[Asked]) -> tuple[list[Asked]
 
 
 def judge(silent: Sequence[Silent], asked: int, port: int | None) -> list[Finding]:
-    """A finding for each of the three reasons."""
-    closed = [it for it in silent if it.closed]
-    dead = [it for it in silent if not it.closed and not it.host.came]
-    blocked = [it for it in silent if not it.closed and it.host.came]
+    """A finding for each of the four reasons."""
+    closed = [it for it in silent if it.port == "closed"]
+    refused = [it for it in silent if it.port == "refused"]
+    dead = [it for it in silent if not it.port and not it.host.came]
+    unanswered = [it for it in silent if not it.port and it.host.came]
     udp = f"UDP port {port}" if port else "the overlay"
     rows = (
-        (blocked, f"{udp} is blocked on the way to or from", BLOCKED),
-        (closed, f"nobody listens on {udp} of", CLOSED),
-        (dead, "no answer at all comes from the host of", DEAD),
+        (unanswered, "the overlay of {} does not answer", UNANSWERED.format(udp)),
+        (refused, f"a firewall refuses {udp} of {{}}", OPEN),
+        (closed, f"nobody listens on {udp} of {{}}", CLOSED),
+        (dead, "no answer at all comes from the host of {}", DEAD),
     )
     severity: Severity = "down" if len(silent) == asked > 1 else "part"
     return [
-        Finding(severity, f"{what} {count(len(found), 'peer')} of {asked} asked", named(list(map(str, found))), cure)
+        Finding(severity, what.format(_whose(found, asked)), named(list(map(str, found))), cure)
         for found, what, cure in rows
         if found
     ]
+
+
+def _whose(found: Sequence[Silent], asked: int) -> str:
+    """By its name where that is short enough."""
+    return str(found[0].peer) if len(found) == 1 else f"{count(len(found), 'peer')} of {asked} asked"
 
 
 def losses(lossy: Sequence[Lossy]) -> list[Finding]:
@@ -158,27 +177,29 @@ async def _ask(echo: Echo, peer: Asked, address: str, port: int | None) -> Silen
         if lost < len(answers):
             return Lossy(peer, lost, len(answers)) if lost >= LOST_LEAST else None
     port = peer.peer.port or port
-    host, closed = await asyncio.gather(echo.ask(peer.public_ip), _closed(address, str(peer.public_ip), port))
-    return Silent(peer, answers[-1], host, closed)
+    host, said = await asyncio.gather(echo.ask(peer.public_ip), _knock(address, str(peer.public_ip), port))
+    return Silent(peer, answers[-1], host, said)
 
 
-async def _closed(address: str, public_ip: str, port: int | None) -> bool:
-    """Whether the port says that it is closed. Asked from the daemon's address, so that filters treat it alike."""
+async def _knock(address: str, public_ip: str, port: int | None) -> Port:
+    """What the port says. Asked from the daemon's address, so that filters treat it alike."""
     if port is None:
-        return False
+        return ""
+    knocked = False
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as knocking:
         try:
             knocking.bind((address, 0))
             knocking.connect((public_ip, port))
             for _ in range(KNOCKS):
                 knocking.send(KNOCK)
+                knocked = True
                 try:
                     async with asyncio.timeout(KNOCK_S):
                         await asyncio.get_running_loop().sock_recv(knocking, 1)
                 except TimeoutError:
                     continue
         except ConnectionRefusedError:
-            return True
-        except OSError:
-            return False  # not sent: the echo beside this says why
-    return False
+            return "closed"
+        except OSError as error:  # if it was never sent, the echo beside this says why
+            return "refused" if knocked and error.errno in REFUSED else ""
+    return ""
