@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 from doctored import examine, words
+from firewall_facts import require
 from refusal import with_mounts
 from running import becomes
 
@@ -247,6 +248,62 @@ def test_a_firewall_that_drops_what_is_forwarded(make_overlay):
     assert "from other nodes to pods of this one" in finding["evidence"]
     iptables(host.namespace, "-A FORWARD -o cni0 -j ACCEPT")
     assert "firewall" not in examine(overlay, host).findings
+
+
+@contextmanager
+def rule(namespace, program, chain, *words):
+    namespace.run(program, "-I", chain, *words)
+    try:
+        yield f"rule `-A {chain} {' '.join(words)}` of {program}' chain {chain}"
+    finally:
+        namespace.run(program, "-D", chain, *words)
+
+
+def test_a_rule_about_one_peer_is_found_by_doctor_and_trace(overlay, a):
+    b = overlay.lab.hosts[1]
+    with rule(a.namespace, "iptables", "FORWARD", "-d", b.subnet, "-j", "DROP") as named:
+        finding = examine(overlay, a).only("firewall")
+        traced = trace(overlay, a, b)
+    evidence = f"{named} ends packets from pods of this node to {b.subnet}"
+    assert (finding["severity"], finding["evidence"]) == ("part", evidence)
+    end = traced["steps"][-1]
+    assert (end["what"], named in end["source"], traced["arrives"]) == ("the firewall drops it", True, False)
+    assert trace(overlay, a, b)["arrives"]
+
+
+def trace(overlay, here, there):
+    argv = [*words(overlay, here), "-o", "json", "--dry", f"--from={here.pod_address}", there.pod_address]
+    argv[1] = "trace"
+    done = subprocess.run(here.namespace.argv(argv), capture_output=True, text=True, timeout=40, check=False)
+    return json.loads(done.stdout)
+
+
+def test_a_rule_of_nftables_about_one_peer(overlay, a):
+    chain = "chain f { type filter hook forward priority 0; ip saddr 10.5.2.0/24 drop; }"
+    a.namespace.run("nft", "-f", "-", text=f"table inet fault {{\n{chain}\n}}\n")
+    try:
+        finding = examine(overlay, a).only("firewall")
+    finally:
+        a.namespace.run("nft", "delete", "table", "inet", "fault")
+    assert "chain inet fault f ends packets from 10.5.2.0/24 to pods of this node" in finding["evidence"]
+
+
+def test_the_older_tables_beside_the_newer_ones(make_overlay):
+    overlay = make_overlay()
+    host = overlay.lab.hosts[0]
+    require("iptables-legacy")
+    examine(overlay, host).nothing()
+    tables = host.namespace.run("cat", "/proc/net/ip_tables_names")
+    assert tables == "", "nobody has made them by looking"
+    host.namespace.run("iptables-legacy", "-P", "FORWARD", "DROP")
+    finding = examine(overlay, host).only("firewall")
+    assert finding["severity"] == "down"
+    assert finding["evidence"].startswith(
+        "the policy DROP of iptables-legacy' chain FORWARD ends packets of 10.5.0.0/16"
+    )
+    for command in ("-s", "-d"):
+        host.namespace.run("iptables-legacy", "-I", "FORWARD", command, "10.5.0.0/16", "-j", "ACCEPT")
+    examine(overlay, host).nothing()
 
 
 def test_masquerading_that_is_missing(make_overlay):

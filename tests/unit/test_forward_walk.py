@@ -1,5 +1,6 @@
 """What becomes of a packet in chains of iptables and of nftables, as far as that is certain."""
 
+from dataclasses import replace
 from functools import partial
 from ipaddress import IPv4Address
 
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from udpbackend.host.forward_look import Passage
+from udpbackend.host.forward_passage import Passage, which
 from udpbackend.host.forward_path import Ended, Packet, walk
 from udpbackend.host.forward_rules import iptables_chain, iptables_rule, nft_chain
 from udpbackend.model import Prefix
@@ -41,6 +42,22 @@ def test_the_packets_are_those_between_pods():
     assert str(last.destination) == "10.5.0.2"
     six = Passage(Prefix.parse("fd00:5::/48"), Prefix.parse("fd00:5:0:3::/64"), "flannel0").packets[0]
     assert str(six.source) == "fd00:5:0:3::2"
+
+
+def test_a_peers_packets_are_those_of_a_pod_of_it_and_of_an_address_itself():
+    peer, alone = Prefix.parse("10.5.9.0/24"), Prefix.parse("10.5.9.7/32")
+    assert [str(replace(PASSAGE, far=it).packets[0].destination) for it in (peer, alone)] == ["10.5.9.2", "10.5.9.7"]
+    rule = "-A FORWARD -d 10.5.9.0/24 -j DROP"
+    assert fate(rule) == "accept"
+    assert fate(rule, packet=replace(PASSAGE, far=peer).packets[0]) == ended(rule)
+
+
+def test_whose_packets_in_words():
+    end = ended("rule")
+    peers = [replace(PASSAGE, far=Prefix.parse(f"10.5.{i}.0/24")) for i in range(10, 17)]
+    assert which(peers[:2], (end, end)) == "between pods of this node and 10.5.10.0/24, 10.5.11.0/24"
+    assert which(peers[:1], (end, None)) == "from pods of this node to 10.5.10.0/24"
+    assert which(peers, (None, end)).endswith("10.5.14.0/24 and 2 more to pods of this node")
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
@@ -18,7 +18,9 @@ from pyroute2.netlink.exceptions import NetlinkError
 from udpbackend.doctor.checks import firewall
 from udpbackend.doctor.facts import Facts
 from udpbackend.doctor.peers import called, heard
+from udpbackend.errors import HostError
 from udpbackend.findings.finding import Finding
+from udpbackend.host.forward_passage import Passage
 from udpbackend.host.mark import BRIDGE
 from udpbackend.model import Prefix
 from udpbackend.observe.report import Peer, Report, age
@@ -70,7 +72,7 @@ async def follow(facts: Facts, report: Report, target: Address, pod: Address | N
     await _route(journey, facts, target, pod, expected)
     if journey.peer and journey.overlay:
         await _outer(journey, facts, report, journey.peer)
-    await _rules(journey, facts, pod)
+    await _rules(journey, facts, target, pod)
     return journey
 
 
@@ -182,20 +184,49 @@ async def _outer(journey: Journey, facts: Facts, report: Report, peer: Peer) -> 
     journey.add(f"packets of up to {room} bytes pass whole", source)
 
 
-async def _rules(journey: Journey, facts: Facts, pod: Address | None) -> None:
-    """What the doctor finds wrong with filters, for packets that are forwarded."""
+async def _rules(journey: Journey, facts: Facts, target: Address, pod: Address | None) -> None:
+    """What the doctor finds wrong with filters, for packets that are forwarded; a peer's by their own addresses."""
     if pod is None:
         journey.add("packets of this host itself are not forwarded: rules of FORWARD do not apply", "iptables, nft")
         return
-    for result in await firewall.look(facts):
-        if isinstance(result, Finding):
-            journey.add(result.what, f"doctor: {result.evidence}", wrong=result.severity == "down")
-            return
-        journey.add(f"rules not looked at: {result.why}", "iptables, nft")
+    way = next((it for it in firewall.passages(facts) if journey.peer and it.network.holds(target)), None)
+    if way and way.subnet.holds(pod):
+        looked = await _walk(journey, replace(way, subnet=_alone(pod), far=_alone(target)))
+    else:
+        looked = await _general(journey, facts)
+    if not looked:
         return
     masquerade = bool(facts.env and facts.env.ip_masq) and not journey.peer
     words = "its source is masqueraded" if masquerade else "its source stays as it is"
     journey.add(f"no rule of FORWARD that is ours to judge stops it; {words}", "iptables, nft, subnet.env")
+
+
+async def _general(journey: Journey, facts: Facts) -> bool:
+    """Whether nothing is wrong with what is said of all nodes."""
+    for result in await firewall.rules(facts):
+        if isinstance(result, Finding):
+            journey.add(result.what, f"doctor: {result.evidence}", wrong=result.severity == "down")
+        else:
+            journey.add(f"rules not looked at: {result.why}", "iptables, nft")
+        return False
+    return True
+
+
+async def _walk(journey: Journey, way: Passage) -> bool:
+    """Whether nothing is in the way of these very packets."""
+    try:
+        found = await firewall.ends(way)
+    except HostError as error:
+        journey.add(f"rules not looked at: {error}", "iptables, nft")
+        return False
+    for it in found:
+        what = "the firewall drops it" if it.leaving else "the firewall drops what comes back"
+        journey.add(what, it.what, wrong=True)
+    return not found
+
+
+def _alone(address: Address) -> Prefix:
+    return Prefix(int(address), address.max_prefixlen, address.version)
 
 
 def moved(before: Report, after: Report, peer: Peer) -> list[tuple[str, int]]:

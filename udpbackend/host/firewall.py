@@ -26,7 +26,8 @@ from udpbackend.errors import BusyError, HostError
 from udpbackend.host import firewall_program
 from udpbackend.host.firewall_rules import FirewallPlan, Rules, iptables_rules, nft_tables
 from udpbackend.host.firewall_shared import Keep, keep_others, nothing
-from udpbackend.host.forward_look import Obstacle, Passage, obstacles
+from udpbackend.host.forward_look import Obstacle, obstacles
+from udpbackend.host.forward_passage import Passage
 from udpbackend.host.generation import generation
 from udpbackend.host.iptables import Iptables
 from udpbackend.host.nftables import Nftables

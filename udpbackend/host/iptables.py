@@ -26,7 +26,8 @@ from pathlib import Path
 from udpbackend.host import firewall_program
 from udpbackend.host.firewall_rules import BRANCHES, FORWARD, Branch, Rules
 from udpbackend.host.firewall_shared import Keep, merged, nothing, prefixes
-from udpbackend.host.forward_look import Passage, first_end
+from udpbackend.host.forward_look import first_end
+from udpbackend.host.forward_passage import Passage
 from udpbackend.host.iptables_list import LOCK, list_chain
 
 TRIES = 3

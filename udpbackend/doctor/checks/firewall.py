@@ -1,13 +1,16 @@
 """Whether the rules are there that let pods out, and whether any rule ends what passes between pods and other nodes.
 
 Masquerading is wanted where subnet.env says so, and must then be held by iptables or by nftables. What forwards packets
-is walked through as a packet would: rules and policies of whoever has made them, in both.
+is walked through as a packet would: rules and policies of whoever has made them, in both, for the network as a whole
+and for each of the peers that are asked, since a rule may be about one of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
+from udpbackend.doctor import peers
 from udpbackend.doctor.aside import aside
 from udpbackend.doctor.facts import Facts
 from udpbackend.errors import HostError
@@ -15,7 +18,8 @@ from udpbackend.findings.finding import Finding, NotChecked, Results
 from udpbackend.host import firewall_program
 from udpbackend.host.firewall_rules import MASQUERADE, NFT_TABLES, FirewallPlan, iptables_rules
 from udpbackend.host.firewall_shared import keep_others
-from udpbackend.host.forward_look import Obstacle, Passage, obstacles
+from udpbackend.host.forward_look import Obstacle, obstacles
+from udpbackend.host.forward_passage import Passage
 from udpbackend.host.iptables import Iptables
 from udpbackend.host.nftables import Nftables
 from udpbackend.model import Prefix
@@ -25,15 +29,36 @@ NFT_TABLE = NFT_TABLES[4]
 
 async def look(facts: Facts) -> Results:
     """Rules that are wanted and missing, and rules that should not be."""
+    asked, _ = peers.choose(facts.peers)
+    return await rules(facts, [Prefix.parse(subnet) for it in asked for subnet in it.peer.subnets])
+
+
+async def rules(facts: Facts, far: Sequence[Prefix] = ()) -> Results:
+    """The same, of rules about all nodes or about these subnets of others."""
+    ways = passages(facts)
+    if not ways:
+        return [NotChecked("what this node's subnet is, neither a daemon nor subnet.env says")]
+    single = [replace(way, far=it) for way in ways for it in far if way.network.contains(it)]
+    return await _look([*ways, *single], masquerade=bool(facts.env and facts.env.ip_masq))
+
+
+@aside
+def ends(way: Passage) -> list[Obstacle]:
+    """What is in the way of these packets. Raises HostError."""
+    return obstacles([way], older=True)
+
+
+def passages(facts: Facts) -> list[Passage]:
+    """The ways of the overlay's packets, one for each IP version."""
     network, subnet = facts.network, facts.subnet
     if network is None or subnet is None:
-        return [NotChecked("what this node's subnet is, neither a daemon nor subnet.env says")]
+        return []
     device = facts.overlay or (facts.running[1].name if facts.running else "")
     ways = [Passage(network, subnet, device)]
     if facts.running and facts.running[0].ipv6_network and facts.running[0].ipv6_subnet:
         network6, subnet6 = map(Prefix.parse, (facts.running[0].ipv6_network, facts.running[0].ipv6_subnet))
         ways.append(Passage(network6, subnet6, facts.running[1].overlay_ipv6_device or device))
-    return await _look(ways, masquerade=bool(facts.env and facts.env.ip_masq))
+    return ways
 
 
 @aside
@@ -42,7 +67,7 @@ def _look(ways: Sequence[Passage], *, masquerade: bool) -> Results:
         return [NotChecked("neither iptables nor nft is on PATH")]
     try:
         found = _masquerade(ways[0].network, ways[0].subnet) if masquerade else []
-        return [*found, *map(finding, obstacles(ways))]
+        return [*found, *map(finding, obstacles(ways, older=True))]
     except HostError as error:
         return [NotChecked(str(error))]
 
@@ -52,7 +77,7 @@ def finding(obstacle: Obstacle) -> Finding:
     what = "the firewall drops what passes between pods and the overlay"
     if obstacle.whole:
         return Finding("down", what, obstacle.what, obstacle.cure)
-    return Finding("part", f"{what}, in one direction", obstacle.what, obstacle.cure)
+    return Finding("part", f"{what}, in part", obstacle.what, obstacle.cure)
 
 
 def _masquerade(network: Prefix, subnet: Prefix) -> list[Finding]:
