@@ -73,3 +73,21 @@ def test_the_verdict_tells_of_it_and_heals(make_overlay, cause):
     until(lambda: traffic.ping(a.pod, b.pod_address, count=1).received == 1, SOON_S, "the cause is gone")
     assert traffic.ping(a.pod, c.pod_address).received == 5
     becomes(overlay, a, "ready", HEALS_S)
+
+
+def test_what_a_device_that_is_down_refuses_is_no_full_queue(make_overlay):
+    overlay = make_overlay()
+    a, b = overlay.lab.hosts
+    tally = Tally(overlay, a)
+    a.namespace.run("ip", "link", "set", "flannel0", "down")
+
+    def refused() -> bool:
+        traffic.ping(b.pod, a.pod_address, count=10)
+        return tally.grown("flannel0_rx_dropped").get("flannel0_rx_dropped", 0) >= 20
+
+    until(refused, SOON_S, "the kernel does not count what it refuses")
+    assert tally.grown("rx_drop").keys() == {"rx_drop_tun_down"}
+    becomes(overlay, a, "degraded", SOON_S, "flannel0 is down")
+    assert tally.status()["losses"] == []
+    a.namespace.run("ip", "link", "set", "flannel0", "up")
+    becomes(overlay, a, "ready", HEALS_S)

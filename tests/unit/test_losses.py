@@ -63,6 +63,15 @@ def test_it_heals_with_the_second_sample():
         assert (watched.found(tx_drop_refused=3) == {}) == heals
 
 
+def test_what_our_own_counters_explain_is_no_full_queue():
+    watched = Watched()
+    watched.sample(flannel0_rx_dropped=0, rx_drop_tun_down=0, rx_drop_tun_refused=0, rx_writes=0)
+    refused = {"rx_drop_tun_down": 90, "rx_drop_tun_refused": 10, "rx_writes": 100}
+    assert watched.found(flannel0_rx_dropped=80, **refused) == {}, "super-packets: fewer writes than packets"
+    assert watched.found(flannel0_rx_dropped=109, **refused) == {}
+    assert watched.found(flannel0_rx_dropped=150, **refused) == {"flannel0_rx_dropped": (50, 150)}
+
+
 def test_before_the_first_sample_nothing_is_known():
     assert Watched().found(tx_drop_refused=3) == {}
 

@@ -23,8 +23,9 @@ KERNEL_DROPS = (
     KernelDrop(
         "flannel0_rx_dropped",
         "rx",
-        "packets the kernel dropped at flannel0 after we handed them over",
-        "the host's input queue is full or its memory short: raise net.core.netdev_max_backlog, look at `free`",
+        "packets the kernel dropped at flannel0 when or after we handed them over, those of rx_drop_tun_* among them",
+        "where it is more than rx_drop_tun_*, the host's input queue is full or its memory short: raise "
+        "net.core.netdev_max_backlog, look at `free`",
     ),
     KernelDrop(
         "socket_rx_dropped",

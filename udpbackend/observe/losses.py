@@ -25,6 +25,8 @@ SAMPLE_S = 5.0
 SHARE, LEAST = 0.01, 10
 """Where there is too little room or time, a sender is meant to notice by a loss now and then: TCP goes as fast as it
 can in this way. From this share on, and so many packets, it is no sign but harm."""
+REFUSED_WRITES = ("rx_drop_tun_down", "rx_drop_tun_refused", "rx_drop_tun_full")
+"""The kernel's driver counts a write to a device that is down, say, as a packet dropped there."""
 
 
 class Cause(NamedTuple):
@@ -36,11 +38,13 @@ class Cause(NamedTuple):
     why: str
     each: bool = False
     """Whether a single one is told of: no sender is meant to cause it."""
+    told: tuple[str, ...] = ()
+    """Counters of ours of packets that the kernel counts here too, lost by a cause that they name themselves."""
 
 
 CAUSES = (
     Cause("flannel0_tx_dropped", "tx_reads", "flannel0's queue was full"),
-    Cause("flannel0_rx_dropped", "rx_writes", "the host's input queue was full"),
+    Cause("flannel0_rx_dropped", "rx_writes", "the host's input queue was full", told=REFUSED_WRITES),
     Cause("socket_rx_dropped", "rx_messages", "the UDP socket's buffer was full"),
     Cause("tx_drop_socket_full", "tx_delivered", "the underlay took no more"),
     Cause("rx_drop_tun_full", "rx_delivered", "the kernel had no room for them at flannel0"),
@@ -102,7 +106,8 @@ class Losses:
         cures = {it.name: it.cure for it in self._infos} | {it.name: it.cure for it in kernel}
         losses = []
         for cause in causes:
-            lost, passed = (_grown(it, before, now) for it in (cause.counter, cause.beside))
+            lost, passed, *told = (_grown(it, before, now) for it in (cause.counter, cause.beside, *cause.told))
+            lost = max(0, lost - sum(told))
             if lost if cause.each else lost >= max(LEAST, SHARE * (lost + passed)):
                 what = f"packets are lost: {cause.why}"
                 cure = cures.get(cause.counter, "")
