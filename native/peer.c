@@ -243,10 +243,15 @@ void peer_dropped(struct peer *peer, uint64_t packets, int64_t now_ns)
 	atomic_store_explicit(&peer->dropped_ns, now_ns, memory_order_relaxed);
 }
 
-void peer_sent(struct peer *peer, uint64_t packets, uint64_t bytes)
+void peer_sent(struct peer *peer, uint64_t packets, uint64_t bytes, int64_t now_ns)
 {
+	int64_t last_ns = atomic_load_explicit(&peer->sent_ns, memory_order_relaxed);
+
 	atomic_fetch_add_explicit(&peer->tx_packets, packets, memory_order_relaxed);
 	atomic_fetch_add_explicit(&peer->tx_bytes, bytes, memory_order_relaxed);
+	atomic_store_explicit(&peer->sent_ns, now_ns, memory_order_relaxed);
+	if (atomic_load_explicit(&peer->asked_ns, memory_order_relaxed) == 0 || now_ns - last_ns >= PEER_PAUSE_NS)
+		atomic_store_explicit(&peer->asked_ns, now_ns, memory_order_relaxed);
 }
 
 void peer_heard(struct peer *peer, uint64_t packets, uint64_t bytes, int64_t now_ns)
@@ -254,4 +259,13 @@ void peer_heard(struct peer *peer, uint64_t packets, uint64_t bytes, int64_t now
 	atomic_fetch_add_explicit(&peer->rx_packets, packets, memory_order_relaxed);
 	atomic_fetch_add_explicit(&peer->rx_bytes, bytes, memory_order_relaxed);
 	atomic_store_explicit(&peer->heard_ns, now_ns, memory_order_relaxed);
+	atomic_store_explicit(&peer->asked_ns, 0, memory_order_relaxed);
+}
+
+int64_t peer_unanswered_ns(const struct peer *peer, int64_t now_ns)
+{
+	int64_t asked_ns = atomic_load_explicit(&peer->asked_ns, memory_order_relaxed);
+	int64_t sent_ns = atomic_load_explicit(&peer->sent_ns, memory_order_relaxed);
+
+	return asked_ns == 0 || now_ns - sent_ns >= PEER_PAUSE_NS || sent_ns < asked_ns ? 0 : sent_ns - asked_ns;
 }

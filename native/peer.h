@@ -25,6 +25,8 @@ struct peer {
 	_Atomic int64_t whole_until_ns;       /* until then the way to it refuses UDP_SEGMENT; 0 for never */
 	_Atomic int64_t refused_until_ns;     /* until then the way to it refuses single datagrams as well; 0 for never */
 	_Atomic int64_t heard_ns;             /* last good packet, CLOCK_MONOTONIC; 0 for never */
+	_Atomic int64_t sent_ns;              /* last packet for it, CLOCK_MONOTONIC; 0 for never */
+	_Atomic int64_t asked_ns;             /* the first of those since it was heard or there was a pause; 0 for none */
 	uint32_t references;                  /* maps that hold it; the registry's */
 	struct peer *next;                    /* in its hash chain; the registry's */
 };
@@ -91,7 +93,13 @@ void peer_refuse_all(struct peer *peer, int64_t until_ns);
 /* Counts packets dropped for want of room on the way to the peer. */
 void peer_dropped(struct peer *peer, uint64_t packets, int64_t now_ns);
 
-void peer_sent(struct peer *peer, uint64_t packets, uint64_t bytes);
+void peer_sent(struct peer *peer, uint64_t packets, uint64_t bytes, int64_t now_ns);
 void peer_heard(struct peer *peer, uint64_t packets, uint64_t bytes, int64_t now_ns);
+
+/* Who sends nothing for so long sends no more. The first attempts of a TCP connection are at most 8 s apart. */
+#define PEER_PAUSE_NS 10000000000LL
+
+/* How long packets have been sent to it while no good one came from it; 0 while none is sent. */
+int64_t peer_unanswered_ns(const struct peer *peer, int64_t now_ns);
 
 #endif

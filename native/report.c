@@ -81,6 +81,12 @@ static uint32_t seconds_until(int64_t then, int64_t now)
 	return then > now ? (uint32_t)((then - now) / 1000000000) : 0;
 }
 
+/* As many as fit: in 18 hours of silence an hour more tells nothing. */
+static uint16_t whole_seconds(int64_t ns)
+{
+	return ns / 1000000000 > UINT16_MAX ? UINT16_MAX : (uint16_t)(ns / 1000000000);
+}
+
 static void describe(const struct peer *peer, int64_t now, struct udpb_peer *out)
 {
 	int64_t heard = atomic_load_explicit(&peer->heard_ns, memory_order_relaxed);
@@ -92,6 +98,7 @@ static void describe(const struct peer *peer, int64_t now, struct udpb_peer *out
 	*out = (struct udpb_peer){
 		.address_be = peer->address_be,
 		.port_be = peer->port_be,
+		.unanswered_s = whole_seconds(peer_unanswered_ns(peer, now)),
 		.path_mtu_bytes = mtu == UINT32_MAX ? 0 : peer_plausible_mtu(mtu),
 		.path_mtu_left_s = mtu == UINT32_MAX ? 0 : seconds_until(until, now),
 		.tx_packets = atomic_load_explicit(&peer->tx_packets, memory_order_relaxed),
@@ -126,9 +133,10 @@ static int64_t before(int64_t now, int64_t ago_ns)
 	return now > ago_ns ? now - ago_ns : 1;
 }
 
+/* When it was last sent to is not told: that begins anew. */
 static void restore_counts(struct peer *peer, const struct udpb_peer *row, int64_t now)
 {
-	peer_sent(peer, row->tx_packets, row->tx_bytes);
+	peer_sent(peer, row->tx_packets, row->tx_bytes, 0);
 	if (row->silent_ns >= 0)
 		peer_heard(peer, row->rx_packets, row->rx_bytes, before(now, row->silent_ns));
 	if (row->tx_dropped)

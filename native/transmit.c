@@ -167,7 +167,7 @@ static int ask(struct transmit *t, uint32_t number, int64_t now_ns)
 		transmit_next_packet(t);
 	answer = transmit_ask(t, &t->packets[t->position.packet], &first, 1, now_ns);
 	if (answer == TRANSMIT_SENT)
-		transmit_segment_sent(t, run->datagram_bytes);
+		transmit_segment_sent(t, run->datagram_bytes, now_ns);
 	return answer;
 }
 
@@ -248,7 +248,7 @@ static int send_runs(struct transmit *t, int64_t now_ns)
 
 			stats_add(t->stats, STAT_tx_messages, 1);
 			stats_add(t->stats, STAT_tx_datagrams, run->datagrams);
-			transmit_count_sent(t, run->peer, run->datagrams, run->bytes);
+			transmit_count_sent(t, run->peer, run->datagrams, run->bytes, now_ns);
 			transmit_advance(t, run->end);
 		}
 	}

@@ -18,21 +18,21 @@ void transmit_advance(struct transmit *t, struct transmit_position end)
 		transmit_next_packet(t);
 }
 
-void transmit_count_sent(struct transmit *t, struct peer *peer, uint32_t packets, uint32_t bytes)
+void transmit_count_sent(struct transmit *t, struct peer *peer, uint32_t packets, uint32_t bytes, int64_t now_ns)
 {
 	stats_add(t->stats, STAT_tx_delivered, packets);
 	stats_add(t->stats, STAT_tx_bytes, bytes);
-	peer_sent(peer, packets, bytes);
+	peer_sent(peer, packets, bytes, now_ns);
 	lanes_charge(&t->lanes, lanes_share(&t->lanes, peer), 1, bytes);
 	if (peer->address_be == t->unsure_be)
 		t->unsure_be = 0;
 }
 
-void transmit_segment_sent(struct transmit *t, uint32_t bytes)
+void transmit_segment_sent(struct transmit *t, uint32_t bytes, int64_t now_ns)
 {
 	stats_add(t->stats, STAT_tx_messages, 1);
 	stats_add(t->stats, STAT_tx_datagrams, 1);
-	transmit_count_sent(t, t->packets[t->position.packet].peer, 1, bytes);
+	transmit_count_sent(t, t->packets[t->position.packet].peer, 1, bytes, now_ns);
 	transmit_advance(t, (struct transmit_position){ t->position.packet, t->position.segment + 1 });
 }
 

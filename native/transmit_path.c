@@ -114,7 +114,7 @@ static int send_cut(struct transmit *t, const struct transmit_packet *it, const 
 	}
 	t->cut_done_bytes = 0;
 	if (more == 0) {
-		transmit_count_sent(t, peer, 1, p->length);
+		transmit_count_sent(t, peer, 1, p->length, now_ns);
 		stats_add(t->stats, STAT_tx_fragmented, 1);
 	} else {
 		transmit_drop_by_errno(t, it->udp, peer, more < 0 ? -EMSGSIZE : error, 1, now_ns);
@@ -132,7 +132,7 @@ static int ask_again(struct transmit *t, const struct transmit_packet *it, int64
 	if (answer == TRANSMIT_SENT) {
 		if (bytes + UDP_IO_OVERHEAD_BYTES > peer_path_mtu(it->peer, now_ns)) /* not just a shorter last segment */
 			peer_forget_path_mtu(it->peer);
-		transmit_segment_sent(t, bytes);
+		transmit_segment_sent(t, bytes, now_ns);
 	}
 	return answer;
 }

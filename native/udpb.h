@@ -66,7 +66,7 @@ struct udpb_route {
 struct udpb_peer {
 	uint32_t address_be;
 	uint16_t port_be;
-	uint16_t reserved;
+	uint16_t unanswered_s;    /* how long packets have been sent to it while no good one came; 0 while none is sent */
 	uint32_t path_mtu_bytes;  /* of the outer path as it is believed, where a smaller one was learned; else 0 */
 	uint32_t path_mtu_left_s; /* how long it is still believed */
 	uint64_t tx_packets, tx_bytes, rx_packets, rx_bytes; /* inner; since the peer first appeared */

@@ -99,7 +99,7 @@ class Running:
             infos=seen.infos,
             counters=seen.counters,
             peers=seen.peers,
-            heard=seen.heard,
+            seen=seen.seen,
             slow=seen.slow,
             in_flight=seen.in_flight,
             last_error=seen.last_error,

@@ -76,7 +76,7 @@ static void test_publish(void)
 	memset(&peer, 0xa5, sizeof(peer));
 	CHECK(udpb_read_peers(u, &peer, 1) == 2); /* room for one: told of two */
 	CHECK(peer.port_be == htons(8285) && peer.silent_ns == -1);
-	CHECK(peer.path_mtu_bytes == 0 && peer.path_mtu_left_s == 0 && peer.reserved == 0);
+	CHECK(peer.path_mtu_bytes == 0 && peer.path_mtu_left_s == 0 && peer.unanswered_s == 0);
 	CHECK(!peer.tx_packets && !peer.tx_bytes && !peer.rx_packets && !peer.rx_bytes);
 	CHECK(udpb_publish(u, routes, 1) == 0);
 	CHECK(peers_are(u, (const uint8_t[]){2}, 1));
@@ -248,7 +248,8 @@ static void test_counters_and_peers_are_handed_over(void)
 	struct udpb_route routes[] = {route(2), route(3)};
 	struct udpb_peer rows[] = {
 		{.address_be = htonl(0xc0000202), .port_be = htons(8285), .path_mtu_bytes = 1400, .path_mtu_left_s = 100,
-		 .tx_packets = 1, .tx_bytes = 2, .rx_packets = 3, .rx_bytes = 4, .silent_ns = 5000000000LL},
+		 .tx_packets = 1, .tx_bytes = 2, .rx_packets = 3, .rx_bytes = 4, .silent_ns = 5000000000LL,
+		 .unanswered_s = 60},
 		{.address_be = htonl(0xc0000203), .port_be = htons(1), .tx_packets = 9, .silent_ns = -1},
 		{.address_be = htonl(0xc0000204), .port_be = htons(8285), .tx_packets = 9, .silent_ns = -1},
 	};
@@ -274,6 +275,7 @@ static void test_counters_and_peers_are_handed_over(void)
 		bool known = got[i].address_be == rows[0].address_be;
 
 		CHECK(got[i].path_mtu_bytes == (known ? 1400 : 0) && got[i].tx_packets == known);
+		CHECK(got[i].unanswered_s == 0); /* when it was last sent to is not known */
 		CHECK(got[i].path_mtu_left_s == (known ? 100 : 0) || (known && got[i].path_mtu_left_s == 99));
 		CHECK(got[i].tx_bytes == 2 * known && got[i].rx_packets == 3 * known && got[i].rx_bytes == 4 * known);
 		CHECK(known ? got[i].silent_ns >= 5000000000LL && got[i].silent_ns < 60000000000LL : got[i].silent_ns == -1);

@@ -86,7 +86,7 @@ static void test_two_ports(void)
 	CHECK(peer_map_at(map, 0) != peer_map_at(map, 1));
 	found = peer_map_find(map, address(1));
 	CHECK(found == peer_map_at(map, 0) || found == peer_map_at(map, 1));
-	peer_sent(peer_map_at(map, 1), 7, 700);
+	peer_sent(peer_map_at(map, 1), 7, 700, 50);
 
 	next = new_map(registry, 1); /* keeps the second alone */
 	CHECK(peer_map_add(next, address(1), htons(2)) == 0);
@@ -109,10 +109,10 @@ static void test_survive(void)
 	peer_map_add(map, address(1), PORT);
 	peer_map_add(map, address(2), PORT);
 	kept = peer_map_find(map, address(1));
-	peer_sent(kept, 3, 300);
+	peer_sent(kept, 3, 300, 50);
 	peer_heard(kept, 4, 400, 1234);
 	peer_learn_path_mtu(kept, 1400, 5000);
-	peer_sent(peer_map_find(map, address(2)), 1, 1);
+	peer_sent(peer_map_find(map, address(2)), 1, 1, 50);
 
 	for (uint32_t i = 0; i < 100; i++) {
 		next = new_map(registry, 1 + i % 3);
@@ -153,7 +153,7 @@ static void test_freed_in_any_order(void)
 			peer_map_add(maps[j], address(1), PORT);
 			peer_map_add(maps[j], address(1), PORT); /* twice in one map is once */
 			peer_map_add(maps[j], address(10 + j), PORT);
-			peer_sent(peer_map_at(maps[j], 0), 1, 1);
+			peer_sent(peer_map_at(maps[j], 0), 1, 1, 50);
 		}
 		for (uint32_t j = 0; j < 3; j++) {
 			CHECK(atomic_load(&peer_map_at(maps[orders[i][j]], 0)->tx_packets) == 3);
@@ -177,7 +177,7 @@ static void test_many(void)
 		struct peer *peer = peer_map_find(map, address(i));
 
 		CHECK(peer == peer_map_at(map, i) && peer->address_be == address(i));
-		peer_sent(peer, i + 1, 0);
+		peer_sent(peer, i + 1, 0, 50);
 	}
 	for (uint32_t i = 0; i < MANY; i++)
 		CHECK(peer_map_find(map, address(MANY + i)) == NULL);
@@ -274,13 +274,36 @@ static void test_counts(void)
 {
 	struct peer peer = {0};
 
-	peer_sent(&peer, 1, 1000);
-	peer_sent(&peer, 2, 1UL << 40);
+	peer_sent(&peer, 1, 1000, 50);
+	peer_sent(&peer, 2, 1UL << 40, 50);
 	peer_heard(&peer, 3, 30, 100);
 	peer_heard(&peer, 1, 10, 200);
 	CHECK(atomic_load(&peer.tx_packets) == 3 && atomic_load(&peer.tx_bytes) == (1UL << 40) + 1000);
 	CHECK(atomic_load(&peer.rx_packets) == 4 && atomic_load(&peer.rx_bytes) == 40);
 	CHECK(atomic_load(&peer.heard_ns) == 200);
+}
+
+/* A peer is asked for as long as packets go to it without a long pause and none comes. */
+static void test_unanswered(void)
+{
+	const int64_t second = 1000000000, start = 1000 * second;
+	struct peer peer = {0};
+
+	CHECK(peer_unanswered_ns(&peer, start) == 0);
+	for (int64_t at = 0; at <= 18; at += 9) {
+		peer_sent(&peer, 1, 10, start + at * second);
+		CHECK(peer_unanswered_ns(&peer, start + at * second) == at * second);
+	}
+	CHECK(peer_unanswered_ns(&peer, start + 27 * second) == 18 * second);
+	CHECK(peer_unanswered_ns(&peer, start + 28 * second) == 0); /* nobody waits for it any more */
+	peer_sent(&peer, 1, 10, start + 28 * second);
+	peer_sent(&peer, 1, 10, start + 33 * second);
+	CHECK(peer_unanswered_ns(&peer, start + 33 * second) == 5 * second);
+	peer_heard(&peer, 1, 10, start + 34 * second);
+	CHECK(peer_unanswered_ns(&peer, start + 34 * second) == 0);
+	peer_sent(&peer, 1, 10, start + 35 * second);
+	peer_sent(&peer, 1, 10, start + 36 * second);
+	CHECK(peer_unanswered_ns(&peer, start + 36 * second) == second);
 }
 
 int main(void)
@@ -295,5 +318,6 @@ int main(void)
 	test_path_mtu_learned_while_read();
 	test_path_mtu_forgotten_while_read();
 	test_counts();
+	test_unanswered();
 	return check_done();
 }

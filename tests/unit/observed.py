@@ -49,11 +49,14 @@ def peer(address, **changes):
         "rx_bytes": 500,
         "path_mtu": None,
         "path_mtu_left_s": 0,
-        "silent_s": 192.5,
+        "silent_s": 62.5,
         "tx_dropped": 0,
         "dropped_ago_s": None,
+        "unanswered_s": 0,
     }
-    return PeerCounters(**{**fields, **changes})
+    found = {**fields, **changes}
+    state = "silent" if found["silent_s"] is None else "seen"
+    return PeerCounters(**{"state": "unanswered" if found["unanswered_s"] else state, **found})
 
 
 def lease(subnet, address, node="", ipv6_subnet=None, backend_type="udp"):
@@ -154,8 +157,8 @@ def facts(counts=SOME, **changes):
     }
     found = {**fields, **changes}
     found["peers"] = Peers(found["peers"])
-    if "heard" not in found:
-        found["heard"] = len(found["peers"]) - len(found["peers"].silent)
+    if "seen" not in found:
+        found["seen"] = len(found["peers"]) - len(found["peers"].silent) - len(found["peers"].unanswered)
     network = found["network"]
     found["nodes"] = Nodes(found.pop("leases"), network and network.backend.type, found["subnet"])
     return Facts(**found)
@@ -170,4 +173,8 @@ class Peers(list):
 
     @property
     def silent(self):
-        return [i for i in range(len(self)) if self[i].silent_s is None]
+        return [i for i in range(len(self)) if self[i].state == "silent"]
+
+    @property
+    def unanswered(self):
+        return [i for i in range(len(self)) if self[i].state == "unanswered"]

@@ -138,11 +138,14 @@ def test_thousands_of_peers_are_not_looked_at_one_by_one():
             raise AssertionError("a scrape every few seconds is to cost what it shows")
 
         __getitem__ = __iter__
+        unanswered = (4,)
+        addresses = range(PEERS_MAX + 1)
 
-    found = replace(facts(leases=(), heard=7), peers=Rows([peer("192.0.2.2")] * (PEERS_MAX + 1)))
+    found = replace(facts(leases=(), seen=7), peers=Rows([peer("192.0.2.2")] * (PEERS_MAX + 1)))
     families = parsed(Metrics().render(found))
     assert value(families, "udpbackend_peers", state="seen") == 7
-    assert value(families, "udpbackend_peers", state="silent") == PEERS_MAX - 6
+    assert value(families, "udpbackend_peers", state="unanswered") == 1
+    assert value(families, "udpbackend_peers", state="silent") == PEERS_MAX - 7
 
 
 class Leases(list):

@@ -49,6 +49,13 @@ def test_slow_are_those_that_lost_packets_lately(rows):
     assert [str(it.address) for it in rows.slow] == ["192.0.2.2"]
 
 
-def test_heard_counts_rows_and_not_memory(rows):
-    assert rows.heard == 2
-    assert PeerRows(ffi.new("struct udpb_peer[]", 1), 0).heard == 0
+def test_seen_counts_rows_and_not_memory(rows):
+    assert rows.seen == 2
+    assert PeerRows(ffi.new("struct udpb_peer[]", 1), 0).seen == 0
+
+
+def test_a_peer_is_seen_for_two_minutes_and_unanswered_whatever_came_before(rows):
+    for row, silent_s, asked_s in zip(rows._rows, (119, 120, 20, 20), (9, 9, 10, 0), strict=True):
+        row.silent_ns, row.unanswered_s = silent_s * 10**9, asked_s
+    assert [it.state for it in rows] == ["seen", "silent", "unanswered"]
+    assert (rows.seen, rows.silent, rows.unanswered) == (1, [1], [2])

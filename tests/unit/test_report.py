@@ -13,10 +13,10 @@ from udpbackend.backends.udp_drops import KERNEL_DROPS
 from udpbackend.dataplane.native import LastError, counter_infos
 from udpbackend.observe.build import build
 from udpbackend.observe.facts import RegistryView
-from udpbackend.observe.peers import SLOW_NAMED
+from udpbackend.observe.peers import NAMED
 from udpbackend.observe.reference import BEGIN, DOCS, END, SCHEMA, counter_list, status_schema, with_counters
 from udpbackend.observe.report import LastError as ReportedError
-from udpbackend.observe.report import Report, age
+from udpbackend.observe.report import Report, age, rank
 
 COUNTS = st.lists(st.integers(0, 2**63), min_size=len(counter_infos()), max_size=len(counter_infos()))
 
@@ -55,6 +55,30 @@ def test_a_registry_that_is_away_degrades_and_says_why():
     assert verdict.text == "degraded, registry: etcd does not answer, 1 of 2 peers seen, registry view 3m12s old"
 
 
+def test_an_unanswered_peer_is_named_and_leaves_the_verdict_ready():
+    report = build(facts(peers=(peer("192.0.2.2", unanswered_s=12), peer("192.0.2.3", silent_s=None))))
+    hint = "(ask `udp-backend doctor` or `udp-backend ping`)"
+    assert report.verdict.state == "ready"
+    assert report.verdict.reasons == []
+    assert report.verdict.text.startswith(f"ready, 0 of 2 peers seen, 1 unanswered: beta (192.0.2.2) {hint}, ")
+    assert (report.peers_seen, report.peers_unanswered) == (0, 1)
+    assert [(it.state, it.unanswered_s) for it in report.peers] == [("unanswered", 12), ("silent", 0)]
+    many = build(facts(leases=(), peers=[peer(f"192.0.2.{i}", unanswered_s=12) for i in range(10, 20)]))
+    assert f"10 unanswered: 192.0.2.10, 192.0.2.11, 192.0.2.12, ... {hint}" in many.verdict.text
+
+
+def test_those_that_do_not_answer_come_first_then_the_silent():
+    states = {"seen": 3.0, "silent": None, "unanswered": 3.0}
+    peers = [
+        peer(f"192.0.2.{i}", silent_s=silent_s, unanswered_s=12 * (state == "unanswered"))
+        for i, (state, silent_s) in enumerate(states.items(), 2)
+    ]
+    for most in (1, 2):
+        shown = build(facts(peers=peers), peers_max=most).peers
+        assert [it.state for it in shown] == ["unanswered", "silent"][:most]
+    assert min(build(facts(peers=peers)).peers, key=rank).state == "unanswered"
+
+
 def test_problems_degrade():
     assert build(facts(problems=("flannel0 is gone",))).verdict.text.startswith("degraded, flannel0 is gone, ")
 
@@ -71,8 +95,8 @@ def test_a_slow_peer_degrades_and_is_named():
 
 def test_many_slow_peers_are_counted():
     found = build(facts(slow=[peer(f"192.0.2.{n}", tx_dropped=n, dropped_ago_s=0.2) for n in range(10, 20)])).verdict
-    assert len(found.reasons) == SLOW_NAMED + 1
-    assert found.reasons[-1] == f"{10 - SLOW_NAMED} more peers take less than they are sent"
+    assert len(found.reasons) == NAMED + 1
+    assert found.reasons[-1] == f"{10 - NAMED} more peers take less than they are sent"
 
 
 def test_the_last_error_says_when_and_for_what():

@@ -40,9 +40,9 @@ alpha  10.5.0.0/16  10.5.1.0/24  udp      8285  static    3s        4       1h2m
 INTERFACE  ADDRESS    PUBLIC-IP  MTU   OVERLAY   OVERLAY-ADDRESS  OVERLAY-MTU  OFFLOADS
 eth0       192.0.2.1  192.0.2.1  1500  flannel0  10.5.1.0         1472         csum
 
-PEER   PUBLIC-IP  SUBNETS                  TX-PACKETS  RX-PACKETS  PATH-MTU  LAST-SEEN
-beta   192.0.2.2  10.5.2.0/24,10.5.4.0/24  7           5           1400      3m12s
-gamma  192.0.2.3  10.5.3.0/24              7           5           <none>    <none>
+PEER   PUBLIC-IP  SUBNETS                  TX-PACKETS  RX-PACKETS  PATH-MTU  LAST-SEEN  STATE
+beta   192.0.2.2  10.5.2.0/24,10.5.4.0/24  7           5           1400      1m2s       seen
+gamma  192.0.2.3  10.5.3.0/24              7           5           <none>    <none>     silent
 
 DIRECTION  PACKETS  BYTES   PACKETS/S  BITS/S
 tx         118      2.9MiB  10         12.3 Mb/s

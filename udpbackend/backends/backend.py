@@ -88,7 +88,11 @@ class PeerTable(Protocol):
 
     @property
     def silent(self) -> Sequence[int]:
-        """The indexes of those that have not sent us a good packet."""
+        """The indexes of those that have not sent us a good packet lately."""
+
+    @property
+    def unanswered(self) -> Sequence[int]:
+        """The indexes of those that we keep sending to while no good packet comes."""
 
 
 class NoPeers:
@@ -96,6 +100,7 @@ class NoPeers:
 
     addresses: Sequence[int] = ()
     silent: Sequence[int] = ()
+    unanswered: Sequence[int] = ()
 
     def __len__(self) -> int:
         return 0
@@ -141,8 +146,8 @@ class BackendFacts:
     infos: Sequence[CounterInfo] = ()
     counters: Sequence[int] = ()
     peers: PeerTable = NO_PEERS
-    heard: int = 0
-    """How many of them have sent us a good packet since the daemon started."""
+    seen: int = 0
+    """How many of the peers have sent us a good packet lately, and are not unanswered."""
     slow: Sequence[PeerCounters] = ()
     """Those that take less than they are sent."""
     in_flight: int = 0

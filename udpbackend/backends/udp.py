@@ -307,7 +307,7 @@ class UdpBackend:
             offloads=plane.offloads(0) if plane else (),
             movers=self._device.movers if self._device else None,
             peers=peers or NO_PEERS,
-            heard=peers.heard if peers else 0,
+            seen=peers.seen if peers else 0,
             slow=peers.slow if peers else (),
             in_flight=plane.in_flight() if plane else 0,
             last_error=plane.last_error() if plane else None,

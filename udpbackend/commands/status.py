@@ -60,7 +60,7 @@ def run(argv: Sequence[str]) -> int:
 
 
 def fetch(path: Path, *, peers: int | None = None) -> bytes:
-    """The daemon's status document as it stands on the wire; `peers`: no more of them, those never heard of first."""
+    """The daemon's status document as it stands on the wire; `peers`: no more of them."""
     connection = _UnixConnection(path)
     try:
         connection.request("GET", "/status" if peers is None else f"/status?peers={peers}")

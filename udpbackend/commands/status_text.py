@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from udpbackend.commands.status_change import Change, PeerRates, title
 from udpbackend.commands.table import Palette, binary, decimal, printable, table
-from udpbackend.observe.report import Counter, KernelDrops, Movers, Peer, Report, Terms, age
+from udpbackend.observe.report import Counter, KernelDrops, Movers, Peer, Report, Terms, age, rank
 
 PEERS_SHOWN = 20
 """Rows of the peer table without -o wide."""
@@ -80,7 +80,7 @@ def _interface(report: Report) -> list[str]:
 
 
 def _peers(report: Report, change: Change | None, *, wide: bool) -> list[str]:
-    """With more peers than are shown, those that were never heard of come first: they are what one looks for."""
+    """With more peers than are shown, those that do not answer come first, then the silent: one looks for them."""
     peers = report.peers
     if not peers:
         return ["no peers"]
@@ -88,7 +88,7 @@ def _peers(report: Report, change: Change | None, *, wide: bool) -> list[str]:
     if rates:
         peers = sorted(peers, key=lambda peer: -sum(rates[peer.public_ip]))
     elif not wide and len(peers) > PEERS_SHOWN:
-        peers = sorted(peers, key=lambda peer: peer.silent_s is not None)
+        peers = sorted(peers, key=rank)
     shown = peers if wide else peers[:PEERS_SHOWN]
     rows = [_peer(peer, wide=wide, counted=bool(report.counters)) | _rates(rates.get(peer.public_ip)) for peer in shown]
     lines = table(list(rows[0]), [list(row.values()) for row in rows])
@@ -121,6 +121,7 @@ def _peer(peer: Peer, *, wide: bool, counted: bool) -> dict[str, object]:
         "RX-PACKETS": peer.rx_packets,
         "PATH-MTU": peer.path_mtu,
         "LAST-SEEN": None if peer.silent_s is None else age(peer.silent_s),
+        "STATE": peer.state,
     }
     if wide:
         row |= {

@@ -1,7 +1,7 @@
 """Which of the other nodes are asked, and what they are called.
 
-Pure. Peers never heard of come first: they are what one looks for. Of more peers than can be asked at once chance
-decides, so that another run asks others.
+Pure. Peers that do not answer or were not heard of lately come first: they are what one looks for. Of more peers than
+can be asked at once chance decides, so that another run asks others.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from ipaddress import IPv4Address
 
 from udpbackend.findings.finding import NotChecked
 from udpbackend.model import Prefix
-from udpbackend.observe.report import Peer, age
+from udpbackend.observe.report import Peer, age, rank
 
 ASKED = 20
 """As many peers are asked, at once."""
@@ -51,7 +51,7 @@ def choose(peers: Sequence[Peer], most: int = ASKED) -> tuple[list[Asked], list[
     """Those to ask, and a word about those that are not."""
     able = [Asked(peer, IPv4Address(peer.public_ip), subnet) for peer in peers if (subnet := _ipv4_subnet(peer))]
     random.shuffle(able)
-    able.sort(key=lambda it: it.peer.silent_s is not None)
+    able.sort(key=lambda it: rank(it.peer))
     if len(able) <= most:
         return able, []
     return able[:most], [NotChecked(f"{len(able) - most} of {len(able)} peers were not asked, {most} are at a time")]

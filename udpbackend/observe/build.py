@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from udpbackend.observe import report
 from udpbackend.observe.facts import Facts
 from udpbackend.observe.losses import evidence
-from udpbackend.observe.peers import PeerCount, count_peers, every, slow, some
+from udpbackend.observe.peers import PeerCount, count_peers, every, slow, some, unanswered
 
 
 def build(facts: Facts, *, peers_max: int = sys.maxsize) -> report.Report:
-    """The report of one moment; at most `peers_max` peers are listed, those never heard of first."""
+    """The report of one moment; at most `peers_max` peers are listed, see `some`."""
     counters = _counters(facts)
     count = count_peers(facts)
     return report.Report(
@@ -33,6 +33,8 @@ def build(facts: Facts, *, peers_max: int = sys.maxsize) -> report.Report:
         routes=facts.routes,
         peers=list(every(facts) if count.total <= peers_max else some(facts, peers_max)),
         peers_total=count.total,
+        peers_seen=count.seen,
+        peers_unanswered=count.unanswered,
         counters=counters,
         kernel=[
             report.KernelDrops(name=it.name, direction=it.direction, value=value, meaning=it.meaning, cure=it.cure)
@@ -67,7 +69,7 @@ def _verdict(facts: Facts, count: PeerCount) -> report.Verdict:
     reasons = [*facts.problems, *slow(facts), *lost]
     if facts.registry.degraded is not None:
         reasons.append(f"registry: {facts.registry.degraded}")
-    parts = [_peers_text(facts, count)]
+    parts = [_peers_text(facts, count), *unanswered(facts)]  # one-way traffic is no fault, nor is a dead node ours
     if ignored := len(facts.nodes.ignored):
         parts.append(f"{ignored} {'node' if ignored == 1 else 'nodes'} of another backend ignored")
     if facts.registry.age_s is not None:

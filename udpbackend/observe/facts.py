@@ -83,8 +83,8 @@ class Facts:
     """Empty, like the next four, for a backend that leaves its packets to the kernel."""
     counters: Sequence[int] = ()
     peers: PeerTable = NO_PEERS
-    heard: int = 0
-    """How many of the peers have sent us a good packet since the daemon started."""
+    seen: int = 0
+    """How many of the peers have sent us a good packet lately, and are not unanswered."""
     slow: Sequence[PeerCounters] = ()
     """Those that take less than they are sent."""
     in_flight: int = 0

@@ -148,7 +148,7 @@ class Server:
         return web.Response(status=status, text=f"{text}\n")
 
     async def _status(self, request: web.Request) -> web.StreamResponse:
-        """`?peers=N`: with at most N peers, those never heard of first."""
+        """`?peers=N`: with at most N peers, see peers.some."""
         text = request.query.get("peers", str(sys.maxsize))
         if not (text.isascii() and text.isdigit() and len(text) < MOST_DIGITS):
             raise web.HTTPBadRequest(text=f"peers={text!r}: expected a whole number\n")

@@ -143,10 +143,11 @@ def _losses(report: Report) -> Iterator[Metric]:
 
 
 def _peers(report: Report, count: PeerCount) -> Iterator[Metric]:
-    text = "Peers by whether a good packet has come from them since the daemon started"
+    text = "Peers by whether a good packet came from them lately, or none although we keep sending to them (unanswered)"
     states = GaugeMetricFamily(PREFIX + "peers", text, labels=("state",))
     states.add_metric(("seen",), count.seen)
-    states.add_metric(("silent",), count.total - count.seen)
+    states.add_metric(("silent",), count.silent)
+    states.add_metric(("unanswered",), count.unanswered)
     yield states
     if count.total > PEERS_MAX:
         return

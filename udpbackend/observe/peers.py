@@ -20,36 +20,44 @@ if TYPE_CHECKING:
     from udpbackend.observe.facts import Facts
 
 PUBLIC_IP = attrgetter("public_ip")
-SLOW_NAMED = 3
-"""Slow peers that the verdict names."""
+NAMED = 3
+"""Slow peers, and unanswered ones, that the verdict names."""
 
 
 class PeerCount(NamedTuple):
-    """How many peers there are, and how many have sent us a good packet: without traffic a healthy one has not."""
+    """How many peers there are, by their state: without traffic a healthy one is silent."""
 
     total: int
     seen: int
+    unanswered: int
+
+    @property
+    def silent(self) -> int:
+        """Those of which nothing is known: nothing came lately, and we do not keep sending."""
+        return self.total - self.seen - self.unanswered
 
 
 def count_peers(facts: Facts) -> PeerCount:
     """Of the published table; of the registry where the kernel has the table."""
-    return PeerCount(len(facts.peers), facts.heard) if facts.infos else PeerCount(facts.nodes.known, 0)
+    if not facts.infos:
+        return PeerCount(facts.nodes.known, 0, 0)
+    return PeerCount(len(facts.peers), facts.seen, len(facts.peers.unanswered))
 
 
 def some(facts: Facts, most: int) -> Iterator[report.Peer]:
-    """At most so many by address, those first that were never heard of: they are what one looks for."""
+    """At most so many by address, those first that do not answer, then the silent: they are what one looks for."""
     if not most:
         return iter(())
     if not facts.infos:
         chosen = nsmallest(most, {it.public_ip for it in facts.nodes.followed()})
         rows = dict.fromkeys(chosen)
     else:
-        addresses, silent = facts.peers.addresses, facts.peers.silent
-        silent_too = set(silent)
-        indexes = nsmallest(most, silent, key=addresses.__getitem__)
-        heard = (i for i in range(len(addresses)) if i not in silent_too)
-        indexes += nsmallest(most - len(indexes), heard, key=addresses.__getitem__)
-        rows = {addresses[i]: facts.peers[i] for i in indexes}
+        addresses = facts.peers.addresses
+        found: dict[int, None] = {}
+        for group in (facts.peers.unanswered, facts.peers.silent, range(len(addresses))):
+            others = (i for i in group if i not in found)
+            found |= dict.fromkeys(nsmallest(most - len(found), others, key=addresses.__getitem__))
+        rows = {addresses[i]: facts.peers[i] for i in found}
     leases: dict[int, list[Lease]] = {address: [] for address in rows}
     for lease in facts.nodes.followed():
         if lease.public_ip in leases:
@@ -75,17 +83,30 @@ def every(facts: Facts) -> Iterator[report.Peer]:
 
 def slow(facts: Facts) -> Iterator[str]:
     """A clause for each peer whose packets find no room on the way; where there are many, one for all the others."""
-    named = facts.slow[:SLOW_NAMED]
-    wanted = {int(peer.address) for peer in named}
-    leases = facts.nodes.followed() if named else ()
-    names = {it.public_ip: it.node for it in leases if it.node and it.public_ip in wanted}
-    for peer in named:
-        node, seconds = names.get(int(peer.address)), int(peer.dropped_ago_s or 0)
-        who = f"{node} ({peer.address})" if node else str(peer.address)
+    named = facts.slow[:NAMED]
+    for peer, who in zip(named, _called(facts, [int(peer.address) for peer in named]), strict=True):
+        seconds = int(peer.dropped_ago_s or 0)
         when = f"{seconds} s ago" if seconds else "just now"
         yield f"peer {who} takes less than it is sent: {peer.tx_dropped} packets dropped, the last {when}"
-    if len(facts.slow) > SLOW_NAMED:
-        yield f"{len(facts.slow) - SLOW_NAMED} more peers take less than they are sent"
+    if len(facts.slow) > NAMED:
+        yield f"{len(facts.slow) - NAMED} more peers take less than they are sent"
+
+
+def unanswered(facts: Facts) -> Iterator[str]:
+    """A clause for those that we keep sending to in vain, if there are any. Only some are named."""
+    if indexes := facts.peers.unanswered:
+        addresses = facts.peers.addresses
+        found = sorted(addresses[index] for index in indexes)
+        who = ", ".join(_called(facts, found[:NAMED])) + (", ..." if len(found) > NAMED else "")
+        yield f"{len(found)} unanswered: {who} (ask `udp-backend doctor` or `udp-backend ping`)"
+
+
+def _called(facts: Facts, addresses: Sequence[int]) -> list[str]:
+    """Names and public IPs, as far as there are names."""
+    leases = facts.nodes.followed() if addresses else ()
+    names = {it.public_ip: it.node for it in leases if it.node and it.public_ip in addresses}
+    texts = ((names.get(address), ipv4_text(address)) for address in addresses)
+    return [f"{node} ({text})" if node else text for node, text in texts]
 
 
 def _peer(address: int, leases: Sequence[Lease], counted: PeerCounters | None, port: int | None) -> report.Peer:
@@ -109,4 +130,6 @@ def _peer(address: int, leases: Sequence[Lease], counted: PeerCounters | None, p
         silent_s=None if counted.silent_s is None else round(counted.silent_s, 3),
         tx_dropped=counted.tx_dropped,
         tx_dropped_ago_s=None if counted.dropped_ago_s is None else round(counted.dropped_ago_s, 3),
+        state=counted.state,
+        unanswered_s=counted.unanswered_s,
     )

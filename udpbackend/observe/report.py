@@ -12,6 +12,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
+PeerState = Literal["seen", "silent", "unanswered"]
+"""Whether a good packet came from a peer lately, or none did although we keep sending to it."""
 Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
@@ -81,6 +83,10 @@ class Peer(msgspec.Struct, frozen=True, kw_only=True):
     """Packets for it that found no room on the way to it."""
     tx_dropped_ago_s: float | None = None
     """Since the last of them."""
+    state: PeerState | None = None
+    """Null where the kernel moves the packets, or before it is in the table."""
+    unanswered_s: int = 0
+    """How long packets have been sent to it while no good one came from it; 0 while none is sent."""
 
 
 class Ignored(msgspec.Struct, frozen=True, kw_only=True):
@@ -230,6 +236,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     """Null where the kernel moves them, and before the start has come so far."""
     peers_total: int = 0
     """How many peers there are; `peers` has fewer of them if fewer were asked for."""
+    peers_seen: int = 0
+    """How many of all peers are in that state; 0 where the kernel moves the packets."""
+    peers_unanswered: int = 0
     last_error_info: LastError | None = None
     """When `last_error` was, and what was counted for it."""
     restart: Restart = Restart(kept_by=None, inherited_age_s=None)
@@ -238,6 +247,11 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     """What was lost in the last few seconds; nothing where all is well."""
     refused: list[Loss] = msgspec.field(default_factory=list)
     """Likewise what the source check dropped: a peer's good packets, or a stranger's."""
+
+
+def rank(peer: Peer) -> int:
+    """What comes first where not all peers are shown or asked: those that do not answer, then those not heard of."""
+    return 0 if peer.state == "unanswered" else 1 if peer.state == "silent" or peer.silent_s is None else 2
 
 
 def age(seconds: float) -> str:
