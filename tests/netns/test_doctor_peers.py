@@ -87,7 +87,7 @@ def test_what_the_source_check_drops_is_told_where_it_is_dropped(make_overlay):
 
 def test_random_loss_is_told_as_loss_and_no_mtu_is_to_blame(three):
     a, b, _ = three.lab.hosts
-    with rules(b.namespace, drop("input", f"udp dport {PORT} numgen random mod 100 < 65")):
+    with rules(b.namespace, drop("input", 'iifname "flannel0" icmp type echo-request numgen inc mod 3 < 2')):
         finding = examine(three, a).only("reach")
     assert re.fullmatch(rf"\d+ of [12]0 echoes of b \({b.address}\) are lost", finding["what"])
     assert finding["severity"] == "part"

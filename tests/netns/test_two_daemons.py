@@ -152,7 +152,7 @@ def test_what_the_first_has_is_refused_to_the_second(document, words):
     with two("vxlan") as (scene, second):
         a = scene.lab.hosts[0]
         scene.start("a", "b")
-        scene.knows("a", "b")
+        scene.meet("a", "b")  # known is earlier than routed
         before = a.namespace.run("ip", "address"), a.namespace.run("ip", "route")
         scene.etcd.ctl("put", f"{SECOND_PREFIX}/config", json.dumps(document))
         process = second.launch(a)
