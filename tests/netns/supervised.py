@@ -13,6 +13,7 @@ from bench.lab.daemon import READY_S, Overlay, program
 from bench.lab.process import Process
 from bench.lab.topology import Host
 from bench.lab.wait import LabError, until
+from udpbackend.dataplane.fdstore import PROBE
 
 ENOUGH = 64
 """Room for all fds of the daemons that are tested."""
@@ -45,6 +46,11 @@ class Supervised:
         """The names of the fds that are kept."""
         path = self.directory / "stored"
         return path.read_text().split() if path.exists() else []
+
+    @property
+    def stored_at_ns(self) -> int:
+        """When that changed last."""
+        return (self.directory / "stored").stat().st_mtime_ns
 
     def kill(self) -> None:
         """SIGKILL, and waits until the next one is ready."""
@@ -80,4 +86,5 @@ class Supervised:
             until(self._kept, READY_S, "the fds are not kept")
 
     def _kept(self) -> bool:
-        return bool(self._overlay.status(self._host)["restart"]["kept_by"] == "service manager")
+        kept_by = self._overlay.status(self._host)["restart"]["kept_by"]
+        return bool(kept_by == "service manager" and PROBE not in self.stored)
