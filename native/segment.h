@@ -11,7 +11,7 @@
 #include "packet.h"
 #include "virtio.h"
 
-#define SEGMENT_HEADERS_MAX 384 /* IPv4 60, or IPv6 40 and 264 of an extension header of the longest kind, and TCP 60 */
+#define SEGMENT_HEADERS_MAX 384 /* IPv4 60, or IPv6 40 and an extension with the longest option (264), and TCP 60 */
 
 /* A packet and how it is to be cut. A packet that is whole already has one segment and no headers of its own. */
 struct segment_source {
